@@ -1,0 +1,1 @@
+"""Linux only, root only: the calls that btrfs needs and Python's standard library lacks."""
