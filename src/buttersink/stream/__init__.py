@@ -1,0 +1,11 @@
+"""
+The btrfs send stream as bytes: its commands, its exact size, its identities. No I/O here.
+
+Format: btrfs-progs' "Btrfs Send Stream" documentation and the kernel's fs/btrfs/send.h. A header of
+17 bytes, then commands, each with a length, a number, a CRC32C and attributes (type, length, data).
+"""
+
+from buttersink.stream.rewrite import Identity, Rewriter
+from buttersink.stream.size import Doubt, OwnerChange, StreamSize
+
+__all__ = ["Doubt", "Identity", "OwnerChange", "Rewriter", "StreamSize"]

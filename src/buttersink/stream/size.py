@@ -1,0 +1,175 @@
+"""
+The exact length of a send stream, from the metadata-only stream of the same pair.
+
+A send with BTRFS_SEND_FLAG_NO_FILE_DATA differs from the real one in two things. Each run of WRITE
+commands is one UPDATE_EXTENT(path, offset, size); the kernel cuts data into WRITE commands of
+48 KiB (BTRFS_SEND_READ_SIZE of version 1), so that is made up for to the byte. And a TRUNCATE is
+missing after a file that has grown and whose last bytes were written before a hole in front of
+them (send_hole in fs/btrfs/send.c notes where it stopped only if it sends data). Whether a file has
+grown is not in the stream: such files are *doubts*, for those who can look. So are changes of
+owner, after which a CHMOD may be put in (see `rewrite`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from buttersink.errors import StreamError
+from buttersink.stream import commands
+
+_WRITE_DATA = 48 * 1024  # bytes of file data in one WRITE of version 1
+_WRITE_FRAME = 30  # its header 10, path attribute 4, offset attribute 12, data attribute 4
+_HEAD = commands.COMMAND_HEADER.size
+_ATTRIBUTE = 4  # header of an attribute
+_NUMBER = _ATTRIBUTE + 8  # a whole attribute that is a number
+
+
+class Doubt(NamedTuple):
+    """
+    A file that may need a TRUNCATE of `length` bytes which the metadata-only stream does not show.
+
+    It does if the snapshot's file ends at `end` and was smaller in the parent.
+    """
+
+    path: bytes
+    end: int
+
+    @property
+    def length(self) -> int:
+        """Bytes of that command."""
+        return commands.number_command_length(self.path)
+
+
+class OwnerChange(NamedTuple):
+    """A CHOWN, after which a CHMOD of `length` bytes may be put in."""
+
+    path: bytes
+    owner: int
+    group: int
+
+    @property
+    def length(self) -> int:
+        """Bytes of that command."""
+        return commands.number_command_length(self.path)
+
+
+class StreamSize:
+    """
+    Adds up the length of the real stream while a metadata-only one (version 1) is fed.
+
+    Attributes:
+        commands: How many commands have come.
+        doubts: Files that may make the real stream longer; complete after `result`.
+        owner_changes: Every CHOWN in the stream.
+
+    """
+
+    def __init__(self) -> None:
+        self.doubts: list[Doubt] = []
+        self.owner_changes: list[OwnerChange] = []
+        self.commands = 0
+        self._bytes = 0
+        self._held = b""
+        self._started = False
+        self._ended = False
+        self._file = b""  # the file that the last extents were of
+        self._look_into = {
+            commands.UPDATE_EXTENT: self._update_extent,
+            commands.CLONE: self._clone,
+            commands.TRUNCATE: self._truncate,
+            commands.CHOWN: self._change_owner,
+            commands.WRITE: self._write,
+            commands.END: self._end,
+        }
+        self._top = self._last = 0  # how far they reach, and where the last one ends
+
+    def feed(self, chunk: bytes | memoryview) -> None:
+        """Take the next bytes; `StreamError` if they are no metadata-only stream."""
+        data = self._held + bytes(chunk)
+        position = 0
+        if not self._started:
+            if len(data) < commands.STREAM_HEADER.size:
+                self._held = data
+                return
+            commands.check_stream_header(data)
+            position = self._bytes = commands.STREAM_HEADER.size
+            self._started = True
+        self._held = data[self._count(data, position) :]
+
+    def _count(self, data: bytes, position: int) -> int:
+        """Add up the whole commands from `position`; return where the first cut one is."""
+        unpack, last = commands.COMMAND_HEADER.unpack_from, len(data)
+        look_into, total, count = self._look_into, 0, 0
+        while position + _HEAD <= last and not self._ended:
+            length, command, _crc = unpack(data, position)
+            after = position + _HEAD + length
+            if after > last:
+                break
+            total += _HEAD + length
+            count += 1
+            if command in look_into:
+                total += look_into[command](data[position + _HEAD : after])
+            position = after
+        self._bytes += total
+        self.commands += count
+        if self._ended and position < last:
+            raise StreamError("damaged send stream", why="bytes after its end")
+        return position
+
+    def _update_extent(self, body: bytes) -> int:
+        """Take PATH, FILE_OFFSET, SIZE; return by how much the WRITE commands are longer."""
+        path = body[_ATTRIBUTE : -2 * _NUMBER]
+        offset = int.from_bytes(body[-_NUMBER - 8 : -_NUMBER], "little")
+        size = int.from_bytes(body[-8:], "little")
+        self._extent(path, offset + size)
+        writes = -(-size // _WRITE_DATA)
+        return size + writes * (_WRITE_FRAME + len(path)) - _HEAD - len(body)
+
+    def _clone(self, body: bytes) -> int:
+        """Take FILE_OFFSET, CLONE_LEN, PATH and the source: where an extent ends."""
+        offset = int.from_bytes(body[_ATTRIBUTE:_NUMBER], "little")
+        size = int.from_bytes(body[_NUMBER + _ATTRIBUTE : 2 * _NUMBER], "little")
+        start = 2 * _NUMBER + _ATTRIBUTE
+        length = int.from_bytes(body[start - 2 : start], "little")
+        self._extent(body[start : start + length], offset + size)
+        return 0
+
+    def _truncate(self, _body: bytes) -> int:
+        self._last = self._top
+        return 0
+
+    def _change_owner(self, body: bytes) -> int:
+        """Take PATH, UID, GID."""
+        owner = int.from_bytes(body[-_NUMBER - 8 : -_NUMBER], "little")
+        group = int.from_bytes(body[-8:], "little")
+        self.owner_changes.append(OwnerChange(body[_ATTRIBUTE : -2 * _NUMBER], owner, group))
+        return 0
+
+    def _write(self, _body: bytes) -> int:
+        raise StreamError("not a metadata-only send stream", why="it holds data")
+
+    def _end(self, _body: bytes) -> int:
+        self._ended = True
+        return 0
+
+    def _extent(self, path: bytes, end: int) -> None:
+        if path != self._file:
+            self._leave_file()
+            self._file, self._top = path, 0
+        self._last = end
+        self._top = max(self._top, end)
+
+    def _leave_file(self) -> None:
+        if self._last < self._top:
+            self.doubts.append(Doubt(self._file, self._top))
+
+    def result(self) -> int:
+        """
+        Return the length of the real stream in bytes, doubts left out.
+
+        `StreamError` if the end of the stream is missing.
+        """
+        if not self._ended or self._held:
+            raise StreamError("cut send stream", why="no end command")
+        self._extent(b"", 0)
+        return self._bytes

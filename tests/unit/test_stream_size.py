@@ -1,0 +1,215 @@
+"""The length of a stream from the same stream without data, against the stream written out."""
+
+from __future__ import annotations
+
+import pytest
+
+from buttersink.errors import StreamError
+from buttersink.stream import Doubt, OwnerChange, StreamSize
+from tests.support.streams import (
+    HEADER_BYTES,
+    KERNEL_STREAM,
+    KERNEL_STREAM_WITHOUT_DATA,
+    Command,
+    chmod,
+    chown,
+    clone,
+    encode,
+    encode_command,
+    end,
+    mkfile,
+    snapshot,
+    subvol,
+    truncate,
+    update_extent,
+    write,
+)
+
+KIB = 1 << 10
+READ_SIZE = 48 * KIB  # what the kernel puts into one WRITE of version 1
+
+FIRST = snapshot(b"monday", b"i" * 16, 11, b"p" * 16, 10)
+
+
+def size_of(stream: bytes, *cuts: int) -> int:
+    """Return the result of feeding the stream in pieces that end at these offsets."""
+    size = StreamSize()
+    for start, stop in zip((0, *cuts), (*cuts, len(stream)), strict=True):
+        size.feed(memoryview(stream)[start:stop])
+    return size.result()
+
+
+def looked_at(*commands: Command) -> StreamSize:
+    """Return what is known after a whole stream with these commands in it."""
+    size = StreamSize()
+    size.feed(encode([FIRST, *commands, end()]))
+    size.result()
+    return size
+
+
+def with_data(path: bytes, offset: int, size: int) -> list[Command]:
+    """Return the WRITE commands that one UPDATE_EXTENT stands for."""
+    stop = offset + size
+    return [
+        write(path, start, bytes(min(READ_SIZE, stop - start)))
+        for start in range(offset, stop, READ_SIZE)
+    ]
+
+
+def test_of_a_kernels_stream() -> None:
+    assert size_of(KERNEL_STREAM_WITHOUT_DATA) == len(KERNEL_STREAM)
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, 4096, READ_SIZE - 1, READ_SIZE, READ_SIZE + 1, 2 * READ_SIZE, 300 * KIB + 7]
+)
+@pytest.mark.parametrize("path", [b"f", b"d/" * 300 + b"f"])
+def test_of_one_extent(path: bytes, size: int) -> None:
+    stream = encode([FIRST, mkfile(path), update_extent(path, 12345, size), end()])
+    real = encode([FIRST, mkfile(path), *with_data(path, 12345, size), end()])
+    assert size_of(stream) == len(real)
+
+
+def test_of_many_commands_in_any_order() -> None:
+    stream, real = [subvol(b"s", b"i" * 16, 1)], [subvol(b"s", b"i" * 16, 1)]
+    for number in range(50):
+        path = b"file %d" % number
+        others = [mkfile(path), clone(path, b"o" * 16), Command(19, ((15, path), (6, bytes(8))))]
+        stream += [*others, update_extent(path, 0, number * 999), update_extent(path, 10**6, 1)]
+        real += [*others, *with_data(path, 0, number * 999), *with_data(path, 10**6, 1)]
+    assert size_of(encode([*stream, end()])) == len(encode([*real, end()]))
+
+
+def test_of_an_extent_beyond_32_bits() -> None:
+    big = encode([FIRST, update_extent(b"f", 0, READ_SIZE << 30), end()])
+    empty = encode([FIRST, end()])
+    one = encode([FIRST, *with_data(b"f", 0, READ_SIZE), end()])
+    assert size_of(big) == len(empty) + (len(one) - len(empty) << 30)
+
+
+def test_cut_anywhere_in_two_is_the_same() -> None:
+    stream = encode([FIRST, mkfile(b"f"), update_extent(b"f", 0, 100 * KIB), end()])
+    assert {size_of(stream, cut) for cut in range(len(stream) + 1)} == {size_of(stream)}
+
+
+def test_byte_by_byte_is_the_same() -> None:
+    stream = encode([FIRST, mkfile(b"f"), update_extent(b"f", 0, 100 * KIB), end()])
+    assert size_of(stream, *range(1, len(stream))) == size_of(stream)
+
+
+def test_bytes_that_are_used_again_do_not_matter() -> None:
+    stream = encode([FIRST, mkfile(b"f"), update_extent(b"f", 0, 100 * KIB), end()])
+    size, buffer = StreamSize(), bytearray(7)
+    for start in range(0, len(stream), len(buffer)):
+        piece = stream[start : start + len(buffer)]
+        buffer[: len(piece)] = piece
+        size.feed(memoryview(buffer)[: len(piece)])
+    assert size.result() == size_of(stream)
+
+
+def test_a_stream_with_data_is_refused() -> None:
+    with pytest.raises(StreamError, match="not a metadata-only send stream: command 15"):
+        size_of(KERNEL_STREAM)
+
+
+def test_a_stream_cut_anywhere_is_refused() -> None:
+    stream = encode([FIRST, update_extent(b"f", 0, 1), end()])
+    for length in range(len(stream)):
+        with pytest.raises(StreamError, match="cut send stream"):
+            size_of(stream[:length])
+
+
+@pytest.mark.parametrize("more", [b"\0", bytes(9), encode([])[:10], encode([mkfile(b"f")])])
+def test_bytes_after_the_end_are_refused(more: bytes) -> None:
+    with pytest.raises(StreamError):
+        size_of(encode([FIRST, end()]) + more)
+
+
+def test_what_is_no_stream_is_refused() -> None:
+    with pytest.raises(StreamError, match="not a btrfs send stream"):
+        size_of(b"not a stream, but longer than a header")
+
+
+def test_what_is_shorter_than_a_header_is_refused() -> None:
+    with pytest.raises(StreamError, match="no end"):
+        size_of(encode([])[: HEADER_BYTES - 1])
+
+
+def test_a_stream_of_version_2_is_refused() -> None:
+    """Its data would be cut into pieces of another size, so the sum would be wrong."""
+    with pytest.raises(StreamError):
+        size_of(encode([FIRST, update_extent(b"f", 0, 1), end()], version=2))
+
+
+class TestDoubts:
+    """Files after whose last extent the real stream may have a TRUNCATE."""
+
+    @pytest.mark.parametrize(
+        "commands",
+        [
+            [update_extent(b"f", 8192, 4096), update_extent(b"f", 0, 4096)],
+            [update_extent(b"f", 0, 12288), update_extent(b"f", 4096, 4096)],
+            [update_extent(b"f", 8192, 4096), clone(b"f", b"o" * 16, offset=0, length=4096)],
+            [clone(b"f", b"o" * 16, offset=4096, length=8192), update_extent(b"f", 0, 1)],
+            [clone(b"f", b"o" * 16, offset=0, length=12288), update_extent(b"f", 100, 50)],
+        ],
+    )
+    def test_are_files_whose_last_extent_is_not_the_farthest(self, commands: list[Command]) -> None:
+        assert looked_at(*commands).doubts == [Doubt(b"f", 12288)]
+
+    @pytest.mark.parametrize(
+        "commands",
+        [
+            [],
+            [mkfile(b"f"), truncate(b"f", 0)],
+            [update_extent(b"f", 0, 4096)],
+            [update_extent(b"f", 0, 4096), update_extent(b"f", 8192, 4096)],
+            [update_extent(b"f", 8192, 1), clone(b"f", b"o" * 16, offset=8192, length=1)],
+            [update_extent(b"f", 8192, 1), update_extent(b"f", 0, 1), truncate(b"f", 8193)],
+            [update_extent(b"f", 8192, 4096), update_extent(b"g", 0, 4096)],
+        ],
+    )
+    def test_are_no_others(self, commands: list[Command]) -> None:
+        assert looked_at(*commands).doubts == []
+
+    def test_are_told_of_each_file_in_order(self) -> None:
+        backwards = [
+            extent
+            for path in (b"one", b"two", b"three")
+            for extent in (update_extent(path, 99, 1), update_extent(path, 0, 1))
+        ]
+        size = looked_at(*backwards)
+        assert size.doubts == [Doubt(b"one", 100), Doubt(b"two", 100), Doubt(b"three", 100)]
+
+    def test_are_told_once(self) -> None:
+        size = looked_at(update_extent(b"f", 99, 1), update_extent(b"f", 0, 1))
+        size.result()
+        assert len(size.doubts) == 1
+
+    def test_do_not_change_the_length(self) -> None:
+        commands = [FIRST, update_extent(b"f", 99, 1), update_extent(b"f", 0, 1), end()]
+        real = [FIRST, *with_data(b"f", 99, 1), *with_data(b"f", 0, 1), end()]
+        assert size_of(encode(commands)) == len(encode(real))
+
+    def test_have_the_length_of_the_command(self) -> None:
+        path = b"d/" * 50 + b"f"
+        assert Doubt(path, 7).length == len(encode_command(truncate(path, 7)))
+
+
+class TestOwnerChanges:
+    """After each a CHMOD may be put in."""
+
+    def test_are_told_in_order(self) -> None:
+        size = looked_at(chown(b"a", 1, 2), mkfile(b"x"), chown(b"d/b", 2**32 - 1, 0))
+        assert size.owner_changes == [
+            OwnerChange(b"a", 1, 2),
+            OwnerChange(b"d/b", 2**32 - 1, 0),
+        ]
+
+    def test_count_as_they_are(self) -> None:
+        stream = encode([FIRST, chown(b"a", 1, 2), end()])
+        assert size_of(stream) == len(stream)
+
+    def test_have_the_length_of_the_command(self) -> None:
+        path = b"d/" * 50 + b"f"
+        assert OwnerChange(path, 1, 2).length == len(encode_command(chmod(path, 0o4755)))
