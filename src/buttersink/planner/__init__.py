@@ -1,0 +1,21 @@
+"""
+Which diffs to send, in which order: values in, a `Plan` out. No I/O here.
+
+`survey` compares what two stores hold; `measuring.Measuring` says which sizes matter; `make_plan`
+chooses among them the diffs that together are the least to send.
+"""
+
+from buttersink.planner.choosing import make_plan
+from buttersink.planner.plan import Action, Plan, Step
+from buttersink.planner.surveying import Arrival, PlanOptions, Survey, survey
+
+__all__ = [
+    "Action",
+    "Arrival",
+    "Plan",
+    "PlanOptions",
+    "Step",
+    "Survey",
+    "make_plan",
+    "survey",
+]

@@ -1,0 +1,183 @@
+"""
+What has to be done at the destination, before it is known how: kept, copied, sent, deleted.
+
+Snapshots are matched by effective UUID alone, never by name. Everything `--exclude` names is left
+as it is on both sides. No I/O here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from buttersink.catalogue import uuid_text
+from buttersink.errors import RefusedError, printable
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from buttersink.catalogue import Catalogue, Partial, Snapshot, Uuid
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """
+    What the user asks of a plan.
+
+    Attributes:
+        delete: Let go of what the source does not have, and of partials.
+        exclude: Snapshots whose path one of these matches anywhere are left as they are.
+
+    """
+
+    delete: bool = False
+    exclude: tuple[re.Pattern[bytes], ...] = ()
+
+    def excludes(self, snapshot: Snapshot) -> bool:
+        """Return whether a snapshot is left as it is."""
+        return any(pattern.search(snapshot.path) for pattern in self.exclude)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """
+    A snapshot that has to appear at the destination.
+
+    Attributes:
+        snapshot: The source's to send, or the one of the destination's file system to copy.
+        path: Where, relative to the destination.
+        replaces: The snapshot that lies there and that `--delete` lets go.
+        problem: Why it cannot appear there; empty if it can.
+
+    """
+
+    snapshot: Snapshot
+    path: bytes
+    replaces: Snapshot | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """
+    What becomes of every snapshot.
+
+    Attributes:
+        keep: The destination's, already there.
+        copy: On the destination's file system, but not inside the location.
+        send: Only at the source.
+        held: The source's snapshots that the destination's file system has, too: the parents.
+        others: The rest of the source's; they show how the history went.
+        lineage: Own UUID to parent UUID of the source's subvolumes.
+        delete: The destination's that the source does not have.
+        discard: Partial transfers at the destination.
+
+    """
+
+    keep: tuple[Snapshot, ...] = ()
+    copy: tuple[Arrival, ...] = ()
+    send: tuple[Arrival, ...] = ()
+    held: tuple[Snapshot, ...] = ()
+    others: tuple[Snapshot, ...] = ()
+    lineage: Mapping[Uuid, Uuid] = field(default_factory=lambda: MappingProxyType({}))
+    delete: tuple[Snapshot, ...] = ()
+    discard: tuple[Partial, ...] = ()
+
+
+def survey(source: Catalogue, destination: Catalogue, options: PlanOptions) -> Survey:
+    """
+    Compare what two stores hold.
+
+    Raises:
+        RefusedError: `--delete` with a source that holds nothing, which is rather a file system
+            that is not mounted than a wish to lose everything.
+
+    """
+    if options.delete and destination.snapshots and not source.snapshots:
+        raise RefusedError(
+            "refusing to delete everything",
+            why="the source holds no snapshot at all",
+            hint="Is it mounted? To empty the destination, delete its snapshots with btrfs.",
+        )
+    wanted = _one_each(s for s in source.snapshots if not options.excludes(s))
+    inside = _one_each(destination.snapshots)
+    outside = _one_each(destination.outside)
+    obstacles = _Obstacles(source, destination, options)
+    arrivals = [(s, obstacles.meet(s)) for uuid, s in wanted.items() if uuid not in inside]
+    replaced = {a.replaces.own_uuid for _s, a in arrivals if a.replaces}
+    here = {
+        s.uuid for s in (*destination.snapshots, *destination.outside) if s.own_uuid not in replaced
+    }
+    known = _one_each((*source.snapshots, *source.outside))
+    return Survey(
+        keep=tuple(s for s in destination.snapshots if s.uuid in wanted),
+        copy=tuple(
+            replace(arrival, snapshot=outside[s.uuid])
+            for s, arrival in arrivals
+            if s.uuid in outside
+        ),
+        send=tuple(arrival for s, arrival in arrivals if s.uuid not in outside),
+        held=tuple(s for uuid, s in known.items() if uuid in here),
+        others=tuple(s for uuid, s in known.items() if uuid not in here and uuid not in wanted),
+        lineage=source.lineage,
+        delete=tuple(_deletable(source, destination, options, replaced)),
+        discard=tuple(_disposable(destination, arrivals)) if options.delete else (),
+    )
+
+
+def _one_each(snapshots: Iterable[Snapshot]) -> dict[Uuid, Snapshot]:
+    """Return one snapshot for each effective UUID: the original, else the first by path."""
+    chosen: dict[Uuid, Snapshot] = {}
+    for snapshot in snapshots:
+        known = chosen.setdefault(snapshot.uuid, snapshot)
+        if snapshot.own_uuid == snapshot.uuid and known.own_uuid != known.uuid:
+            chosen[snapshot.uuid] = snapshot
+    return chosen
+
+
+class _Obstacles:
+    """What lies at the destination where something else is to appear."""
+
+    def __init__(self, source: Catalogue, destination: Catalogue, options: PlanOptions) -> None:
+        self._source = {snapshot.uuid: snapshot for snapshot in source.snapshots}
+        self._at = {snapshot.path: snapshot for snapshot in destination.snapshots}
+        self._options = options
+
+    def meet(self, snapshot: Snapshot) -> Arrival:
+        """Return how a snapshot of the source can appear at its path."""
+        old = self._at.get(snapshot.path)
+        if old is None:
+            return Arrival(snapshot, snapshot.path)
+        twin = self._source.get(old.uuid)
+        if self._options.delete and twin is None:
+            return Arrival(snapshot, snapshot.path, replaces=old)
+        problem = f"snapshot {uuid_text(old.uuid)} has this path at the destination"
+        if twin is None:
+            problem += "; --delete replaces it"
+        else:
+            problem += f"; at the source that is {printable(twin.path)}: rename it there"
+        return Arrival(snapshot, snapshot.path, problem=problem)
+
+
+def _disposable(
+    destination: Catalogue, arrivals: list[tuple[Snapshot, Arrival]]
+) -> Iterator[Partial]:
+    """Yield the partials that no arrival takes up: same snapshot, same directory."""
+    taken_up = {(s.uuid, a.path.rpartition(b"/")[0]) for s, a in arrivals if not a.problem}
+    for partial in destination.partials:
+        if (partial.uuid, partial.path.rpartition(b"/")[0]) not in taken_up:
+            yield partial
+
+
+def _deletable(
+    source: Catalogue, destination: Catalogue, options: PlanOptions, replaced: set[Uuid]
+) -> Iterator[Snapshot]:
+    if not options.delete:
+        return
+    keep = {snapshot.uuid for snapshot in source.snapshots}
+    for snapshot in destination.snapshots:
+        gone = snapshot.uuid not in keep and snapshot.own_uuid not in replaced
+        if gone and not options.excludes(snapshot):
+            yield snapshot
