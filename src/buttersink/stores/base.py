@@ -1,0 +1,155 @@
+"""
+The one interface the engine sees: a place that holds snapshots. Its docstrings are the contract.
+
+A store does I/O and decides nothing: which diffs to make, in which order, and what to delete comes
+from the plan. It refuses by itself what its mode does not allow. What a store can do is asked of
+its traits, never of its type.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, Self
+
+from buttersink.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from buttersink.catalogue import Catalogue, Diff, Measurement, Partial, Snapshot
+    from buttersink.planner.plan import Step
+
+
+class Mode(StrEnum):
+    """What a store may do, each including the one before."""
+
+    READ = "r"
+    APPEND = "a"  # take new snapshots
+    WRITE = "w"  # delete them, too
+
+
+class Role(StrEnum):
+    """What the command line uses a location as."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+    LISTING = "listing"
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """
+    What a store can do.
+
+    Attributes:
+        whole: It holds whole snapshots, so any pair of them can be sent; else it holds diffs.
+        measures: `measure` gives exact sizes and `estimate` rough ones.
+
+    """
+
+    whole: bool
+    measures: bool
+
+
+class Sink(Protocol):
+    """Where the bytes of one diff go."""
+
+    def write(self, chunk: memoryview) -> None:
+        """Take the next bytes; the view is not kept. `ReceiveError` if they cannot be taken."""
+
+
+class Store(ABC):
+    """
+    A place that holds snapshots; a context manager that lets go of what it holds open.
+
+    Every method raises only `buttersink.errors.Error` for what can go wrong outside of the program.
+
+    Attributes:
+        location: How the user named it.
+        mode: What it may do.
+        traits: What it can do.
+
+    """
+
+    traits: Traits
+
+    def __init__(self, location: str, mode: Mode) -> None:
+        self.location = location
+        self.mode = mode
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def require(self, mode: Mode) -> None:
+        """Refuse with `UsageError` unless the store was opened with at least this mode."""
+        order = tuple(Mode)
+        if order.index(self.mode) < order.index(mode):
+            raise UsageError("not allowed", where=self.location, why=f"opened in mode {self.mode}")
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of descriptors, mounts and locks. May be called again."""
+
+    @abstractmethod
+    def catalogue(self) -> Catalogue:
+        """Read everything once; later methods speak of what the last reading found."""
+
+    @abstractmethod
+    def measure(self, diffs: Sequence[Diff]) -> Iterator[Measurement]:
+        """
+        Yield the exact length of each diff's stream as soon as it is known.
+
+        The order is the store's. Sends no data and changes nothing. `SendError` names the pair.
+        """
+
+    @abstractmethod
+    def estimate(self, diffs: Sequence[Diff]) -> Iterator[tuple[Diff, int]]:
+        """Yield a rough length of those diffs that can be guessed quickly; leave out the others."""
+
+    @abstractmethod
+    def send(self, diff: Diff) -> AbstractContextManager[Iterator[memoryview]]:
+        """
+        Open a diff: an iterator over its bytes, each view valid until the next is asked for.
+
+        The stream names snapshots by effective UUID. The iterator raises `SendError` if the stream
+        cannot be brought to its end. Leaving early is no error.
+        """
+
+    @abstractmethod
+    def receive(self, step: Step) -> AbstractContextManager[Sink]:
+        """
+        Take in the diff of a step.
+
+        On a clean exit the snapshot is durable and lies under `step.path`, and not before; what
+        `step.replaces` names is gone. On any exception nothing lies there, and at most a partial is
+        left. `ConflictError` if the path is taken, `NoSpaceError` or another `ReceiveError` if the
+        bytes cannot be taken; no error if only the sender failed.
+        """
+
+    @abstractmethod
+    def copy(self, step: Step) -> None:
+        """Make `step.snapshot`, which lies outside the location, appear at `step.path`."""
+
+    @abstractmethod
+    def delete(self, snapshot: Snapshot) -> None:
+        """Delete a snapshot inside the location; `DeleteError` if it is not what it was."""
+
+    @abstractmethod
+    def discard(self, partial: Partial) -> None:
+        """Delete what an interrupted transfer left."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Return once every change made through this store would survive a power cut."""

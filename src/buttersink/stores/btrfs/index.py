@@ -1,0 +1,172 @@
+"""
+What the last listing of a btrfs file system found, arranged for looking up.
+
+Turns subvolumes into the catalogue's values and knows which subvolume stands for each effective
+UUID: one inside the location before one outside, an original before a copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from buttersink.catalogue import (
+    Catalogue,
+    Exactness,
+    Partial,
+    Size,
+    Snapshot,
+    Uuid,
+    uuid_from_text,
+    uuid_text,
+)
+from buttersink.kernel.subvolumes import join
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from buttersink.kernel.subvolumes import Subvolume
+
+_PREFIX = b".buttersink-"
+_PARTIAL_SUFFIX, _BASE_SUFFIX = b".part", b".base"
+
+
+def partial_name(uuid: Uuid) -> bytes:
+    """Return the name under which this snapshot arrives."""
+    return _PREFIX + _text(uuid) + _PARTIAL_SUFFIX
+
+
+def base_name(uuid: Uuid) -> bytes:
+    """Return the name of a stand-in for the parent of this snapshot while it arrives."""
+    return _PREFIX + _text(uuid) + _BASE_SUFFIX
+
+
+def _text(uuid: Uuid) -> bytes:
+    return uuid_text(uuid).encode("ascii")
+
+
+def uuid_of_partial(name: bytes) -> Uuid | None:
+    """Return the effective UUID of the snapshot a partial was going to be; None if it is none."""
+    middle = name.removeprefix(_PREFIX).removesuffix(_PARTIAL_SUFFIX).removesuffix(_BASE_SUFFIX)
+    try:
+        uuid = uuid_from_text(middle.decode("ascii"))
+    except ValueError:
+        return None
+    return uuid if name in (partial_name(uuid), base_name(uuid)) else None
+
+
+class Index:
+    """
+    The subvolumes of one file system, seen from a directory of it.
+
+    Attributes:
+        directory: Path of that directory from the top level.
+        received: Numbers of the subvolumes that have a received UUID, by that.
+
+    """
+
+    def __init__(
+        self,
+        found: list[Subvolume],
+        quota: Mapping[int, tuple[int, int]],
+        directory: bytes,
+        single: bytes | None,
+    ) -> None:
+        self.directory = directory
+        self.received: dict[bytes, set[int]] = {}
+        self._by_uuid: dict[Uuid, Snapshot] = {}
+        self._top_path: dict[int, bytes] = {}
+        self._ctransid: dict[int, int] = {}
+        self._inside: set[int] = set()
+        self._arrange(found, quota, single)
+
+    def _arrange(
+        self,
+        found: list[Subvolume],
+        quota: Mapping[int, tuple[int, int]],
+        single: bytes | None,
+    ) -> None:
+        prefix = self.directory + b"/" if self.directory else b""
+        inside: list[Snapshot] = []
+        outside: list[Snapshot] = []
+        partials: list[Partial] = []
+        for each in found:
+            below = each.path.startswith(prefix)
+            path = each.path[len(prefix) :] if below else each.path
+            if each.received_uuid:
+                self.received.setdefault(each.received_uuid, set()).add(each.id)
+            if _PREFIX in each.path and (uuid := uuid_of_partial(each.path.rpartition(b"/")[2])):
+                if below and single is None:
+                    size = quota[each.id][0] if each.id in quota else None
+                    partials.append(Partial(path, uuid, each.created, each.id, size))
+            elif each.read_only:
+                self._top_path[each.id] = each.path
+                self._ctransid[each.id] = each.ctransid
+                if below and single in (None, path):
+                    inside.append(_snapshot(each, path, quota))
+                    self._inside.add(each.id)
+                else:
+                    outside.append(_snapshot(each, each.path, quota))
+        self._choose(inside)
+        self._choose(outside)
+        self.catalogue = Catalogue(
+            snapshots=tuple(sorted(inside, key=_path)),
+            outside=tuple(sorted(outside, key=_path)),
+            lineage={Uuid(each.uuid): Uuid(each.parent_uuid) for each in found if each.parent_uuid},
+            partials=tuple(sorted(partials, key=_path)),
+        )
+
+    def _choose(self, group: list[Snapshot]) -> None:
+        for snapshot in group:
+            known = self._by_uuid.setdefault(snapshot.uuid, snapshot)
+            original = snapshot.own_uuid == snapshot.uuid
+            if original and known.own_uuid != known.uuid and known in group:
+                self._by_uuid[snapshot.uuid] = snapshot
+
+    def __getitem__(self, uuid: Uuid) -> Snapshot:
+        return self._by_uuid[uuid]
+
+    def is_inside(self, snapshot: Snapshot) -> bool:
+        """Return whether a snapshot of this index has its path from the directory."""
+        return snapshot.subvolume_id in self._inside
+
+    def top_path(self, snapshot: Snapshot) -> bytes:
+        """Return a snapshot's path from the top level of the file system."""
+        return self._top_path[snapshot.subvolume_id]
+
+    def ctransid(self, snapshot: Snapshot) -> int:
+        """Return the transaction, of this file system, that last changed a snapshot's content."""
+        return self._ctransid[snapshot.subvolume_id]
+
+    def add(self, snapshot: Snapshot, own_uuid: Uuid, subvolume_id: int, path: bytes) -> None:
+        """Note that a snapshot has arrived here, at a path relative to the directory."""
+        here = replace(
+            snapshot,
+            own_uuid=own_uuid,
+            received_uuid=snapshot.uuid,
+            path=path,
+            subvolume_id=subvolume_id,
+        )
+        self._by_uuid[snapshot.uuid] = here
+        self._top_path[subvolume_id] = join(self.directory, path)
+        self.received.setdefault(snapshot.uuid, set()).add(subvolume_id)
+
+
+def _path(entry: Snapshot | Partial) -> bytes:
+    return entry.path
+
+
+def _snapshot(each: Subvolume, path: bytes, quota: Mapping[int, tuple[int, int]]) -> Snapshot:
+    size, exclusive = quota.get(each.id, (None, None))
+    return Snapshot(
+        Uuid(each.received_uuid or each.uuid),
+        Uuid(each.uuid),
+        Uuid(each.parent_uuid) if each.parent_uuid else None,
+        Uuid(each.received_uuid) if each.received_uuid else None,
+        (each.received_uuid and each.stransid) or each.ctransid,
+        each.created,
+        path,
+        each.id,
+        None if size is None else Size(size, Exactness.MEASURED),
+        exclusive,
+    )

@@ -1,0 +1,67 @@
+"""
+What a send stream leaves out, looked up in the two snapshots that it is between.
+
+The stream names files by paths that may hold only while it is applied, so a path is looked up in
+both snapshots, and an inode it leads to counts only if what the stream said of it fits.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from buttersink.kernel.extents import inode_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from buttersink.kernel.extents import Inode
+    from buttersink.stream import Doubt, OwnerChange
+
+_LOST_BY_CHOWN = stat.S_ISUID | stat.S_ISGID  # chown(2)
+
+
+class Pair:
+    """
+    A snapshot and the parent that it is sent from.
+
+    Args:
+        snapshot_id: Subvolume number of the snapshot.
+        parent_id: Subvolume number of the parent.
+        roots: Descriptors of those of the two that can be opened.
+
+    """
+
+    def __init__(self, snapshot_id: int, parent_id: int, roots: Sequence[int]) -> None:
+        self._ids = snapshot_id, parent_id
+        self._roots = roots
+
+    def _inodes(self, path: bytes) -> Iterator[int]:
+        for root in self._roots:
+            try:
+                yield os.stat(path, dir_fd=root, follow_symlinks=False).st_ino
+            except OSError:  # no such path in this one
+                continue
+
+    def _items(self, path: bytes) -> Iterator[tuple[Inode, Inode]]:
+        """Yield for each inode at a path what it is in the snapshot and what it was."""
+        fd = self._roots[0]
+        for number in set(self._inodes(path)):
+            now, before = (inode_of(fd, subvolume, number) for subvolume in self._ids)
+            if now and before:
+                yield now, before
+
+    def has_grown(self, doubt: Doubt) -> bool:
+        """Return whether a file ends where the doubt says, and did not reach so far before."""
+        return any(now.size == doubt.end > old.size for now, old in self._items(doubt.path))
+
+    def lost_mode(self, change: OwnerChange) -> int | None:
+        """Return the permissions that a change of owner takes away and nothing brings back."""
+        modes = {
+            now.mode
+            for now, old in self._items(change.path)
+            if stat.S_ISREG(now.mode) and now.mode == old.mode and now.mode & _LOST_BY_CHOWN
+            if (now.owner, now.group) == (change.owner, change.group) != (old.owner, old.group)
+        }
+        return stat.S_IMODE(modes.pop()) if len(modes) == 1 else None

@@ -1,0 +1,113 @@
+"""
+One `btrfs receive` process being fed a stream whose identity is changed on the way.
+
+It knows pipes, exit codes and what the process says; where the result lies, when it is durable and
+under which name it appears is the store's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from buttersink.errors import NoSpaceError, ReceiveError
+from buttersink.stores.btrfs.sending import PIPE_BYTES
+from buttersink.stream import Rewriter
+
+if TYPE_CHECKING:
+    from buttersink.kernel.mounts import PrivateMount
+    from buttersink.stream import Identity
+
+_STDERR_BYTES = 4096  # as much of what it said as fits an error message
+_CHATTER = (b"At subvol ", b"At snapshot ")  # btrfs-progs cmds/receive.c: no errors
+
+
+class ReceiveProcess:
+    """
+    A sink that hands the stream to `btrfs receive`; end it with `finish` or `abort`.
+
+    Args:
+        mount: Private mount in which the process runs.
+        directory: Where the subvolume is to be made, as a path in that mount.
+        identity: What the stream's first command shall say.
+        locked: Descriptor with the destination's lock: should this program be killed, the lock
+            holds until the process, too, has ended.
+
+    """
+
+    def __init__(
+        self, mount: PrivateMount, directory: bytes, identity: Identity, locked: int
+    ) -> None:
+        self._directory = directory
+        self._rewriter = Rewriter(identity)
+        self._stderr = os.memfd_create("btrfs-receive-stderr")
+        read_end, self._stdin = os.pipe2(os.O_CLOEXEC)
+        try:
+            fcntl.fcntl(self._stdin, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            self._process = mount.start(
+                ["btrfs", "receive", directory],
+                stdin=read_end,
+                stderr=self._stderr,
+                keep_open=(locked,),
+            )
+        except FileNotFoundError as error:
+            self._close()
+            why, hint = "there is no command btrfs", "Install btrfs-progs."
+            raise ReceiveError("cannot receive", why=why, hint=hint) from error
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            os.close(read_end)
+
+    def write(self, chunk: memoryview) -> None:
+        """Hand on the next bytes; `ReceiveError` if the process has died, `StreamError`."""
+        try:
+            for part in self._rewriter.feed(chunk):
+                _write_all(self._stdin, part)
+        except BrokenPipeError as error:
+            raise self._failure() from error
+
+    def finish(self) -> None:
+        """Wait until the process has taken everything; `ReceiveError` with what it said if not."""
+        self._rewriter.finish()
+        os.close(self._stdin)
+        self._stdin = -1
+        if self._process.wait():
+            raise self._failure()
+        self._close()
+
+    def abort(self) -> None:
+        """End the process, whatever it does; may be called again and after `finish`."""
+        if self._stderr >= 0:
+            self._process.kill()
+            self._process.wait()
+            self._close()
+
+    def _failure(self) -> ReceiveError:
+        """Reap the process and return its end as an error."""
+        status = self._process.wait()
+        said = self._said()
+        self._close()
+        how = f"exit status {status}" if status >= 0 else f"killed by signal {-status}"
+        kind = NoSpaceError if "No space left on device" in said else ReceiveError
+        return kind("btrfs receive failed", why=f"{how}: {said}" if said else how)
+
+    def _said(self) -> str:
+        os.lseek(self._stderr, max(0, os.lseek(self._stderr, 0, os.SEEK_END) - _STDERR_BYTES), 0)
+        lines = os.read(self._stderr, _STDERR_BYTES).split(b"\n")
+        useful = [line.removeprefix(b"ERROR: ") for line in lines if not line.startswith(_CHATTER)]
+        return "; ".join(os.fsdecode(line) for line in useful if line)
+
+    def _close(self) -> None:
+        for fd in (self._stdin, self._stderr):
+            if fd >= 0:
+                os.close(fd)
+        self._stdin = self._stderr = -1
+
+
+def _write_all(fd: int, data: bytes | memoryview) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]

@@ -1,0 +1,263 @@
+"""
+The btrfs store.
+
+Strategy: one tree search gives every subvolume of the file system; those below the directory are
+the store's, the others are known as *outside*. Everything is done by descriptor and subvolume
+number. What arrives is received beside its final place under a partial name and an invented
+received UUID, synced, given its identity, and only then renamed: a name that lists as a snapshot is
+complete and on disk. What only some runs need is imported by those: a run with nothing to do is
+short.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING
+
+from buttersink.catalogue import Measurement
+from buttersink.errors import DeleteError, LocationError, ReceiveError, SendError, printable
+from buttersink.kernel import ioctl, subvolumes
+from buttersink.kernel.extents import data_newer_than
+from buttersink.stores.base import Mode, Role, Sink, Store, Traits
+from buttersink.stores.btrfs.directory import (
+    lock,
+    open_location,
+    open_subvolume,
+    subvolume_at,
+    translating,
+)
+from buttersink.stores.btrfs.index import Index
+from buttersink.stores.btrfs.pair import Pair
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+    from buttersink.catalogue import Catalogue, Diff, Partial, Snapshot
+    from buttersink.location import Location
+    from buttersink.planner.plan import Step
+    from buttersink.stores.btrfs.writing import Writer
+    from buttersink.stream import Rewriter
+
+
+class BtrfsStore(Store):
+    """Snapshots below one directory of a mounted btrfs file system, or a single one of them."""
+
+    traits = Traits(whole=True, measures=True)
+
+    def __init__(self, location: Location, mode: Mode, role: Role) -> None:
+        super().__init__(str(location), mode)
+        self._single: bytes | None = None
+        if role is not Role.DESTINATION and not location.all_below:
+            location = self._resolve_single(location, required=role is Role.SOURCE)
+        self._fd, self._missing = open_location(location, mode, role)
+        self._index = Index([], {}, b"", None)
+        self._writer_or_none: Writer | None = None
+        if mode is not Mode.READ:
+            try:
+                lock(self._fd, self.location)
+            except BaseException:
+                self.close()
+                raise
+
+    def _resolve_single(self, location: Location, *, required: bool) -> Location:
+        """Return the location above a single snapshot, having noted its name."""
+        path = os.path.realpath(location.directory)
+        if _is_snapshot(path):
+            above, self._single = os.path.split(path)
+            return type(location)(above, all_below=True)
+        if required:
+            raise LocationError(
+                "not a snapshot",
+                where=location.directory,
+                why="it is no read-only subvolume",
+                hint="For every snapshot below it, write it with a slash at its end.",
+            )
+        return location
+
+    def close(self) -> None:
+        """Let go of the directory, its lock and the private mount."""
+        self._close_writer()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _close_writer(self) -> None:
+        if self._writer_or_none is not None:
+            self._writer_or_none.close()
+            self._writer_or_none = None
+
+    def catalogue(self) -> Catalogue:
+        """Read every subvolume of the file system, and the sizes that its quota groups know."""
+        with translating(LocationError, "cannot list the snapshots", self.location):
+            found = subvolumes.list_subvolumes(self._fd)
+            quota = subvolumes.quota_sizes(self._fd)
+            here = subvolumes.directory_from_top(self._fd, os.fstat(self._fd).st_ino, found)
+        directory = subvolumes.join(here, self._missing)
+        self._index = Index(found, quota, directory, self._single)
+        self._close_writer()  # it knows the old index
+        return self._index.catalogue
+
+    def measure(self, diffs: Sequence[Diff]) -> Iterator[Measurement]:
+        """Yield exact lengths, by metadata-only sends, one per processor at a time."""
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+
+        with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+            running = [threads.submit(self._measure, diff) for diff in diffs]
+            try:
+                for measurement in as_completed(running):
+                    yield measurement.result()
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)
+
+    def _measure(self, diff: Diff) -> Measurement:
+        from buttersink.stream import StreamSize
+
+        length = StreamSize()
+        with self._opened(diff) as (fds, ids):
+            with closing(self._kernel_stream(diff, fds, ids, ioctl.SEND_NO_FILE_DATA)) as chunks:
+                for chunk in chunks:
+                    length.feed(chunk)
+            size = length.result()
+            if diff.parent:
+                pair = Pair(*ids, fds)
+                size += sum(each.length for each in length.doubts if pair.has_grown(each))
+                size += sum(each.length for each in length.owner_changes if pair.lost_mode(each))
+        return Measurement(diff, size, length.commands)
+
+    def estimate(self, diffs: Sequence[Diff]) -> Iterator[tuple[Diff, int]]:
+        """Yield the file data newer than the parent; for a parent that is itself newer, nothing."""
+        for diff in diffs:
+            snapshot = self._index[diff.to]
+            since = self._index.ctransid(self._index[diff.parent]) if diff.parent else 0
+            if since > self._index.ctransid(snapshot):
+                continue
+            with translating(SendError, "cannot estimate", snapshot.path):
+                yield diff, data_newer_than(self._fd, snapshot.subvolume_id, since)
+
+    @contextmanager
+    def send(self, diff: Diff) -> Iterator[Iterator[memoryview]]:
+        """Open the kernel's stream, its first command naming effective UUIDs and generations."""
+        from buttersink.stream import Identity, OwnerChange, Rewriter
+
+        snapshot = self._index[diff.to]
+        parent = self._index[diff.parent] if diff.parent else None
+        identity = Identity(
+            uuid=snapshot.uuid,
+            generation=snapshot.generation,
+            parent=parent.uuid if parent else None,
+            parent_generation=parent.generation if parent else None,
+        )
+        with self._opened(diff) as (fds, ids):
+            pair = Pair(*ids, fds)
+            restore_mode = (
+                (lambda *change: pair.lost_mode(OwnerChange(*change))) if parent else None
+            )
+            with closing(self._kernel_stream(diff, fds, ids, 0)) as chunks:
+                yield _rewritten(chunks, Rewriter(identity, restore_mode))
+
+    @contextmanager
+    def _opened(self, diff: Diff) -> Iterator[tuple[list[int], tuple[int, int]]]:
+        """Yield descriptors of snapshot and, if it is inside, parent; and their numbers (or 0)."""
+        snapshot = self._index[diff.to]
+        parent = self._index[diff.parent] if diff.parent else None
+        with ExitStack() as stack:
+            fds: list[int] = []
+            for each in (snapshot, parent):
+                if each is not None and self._index.is_inside(each):
+                    with translating(SendError, "cannot open the snapshot", each.path):
+                        fds.append(open_subvolume(self._fd, each.path, each.subvolume_id))
+                    stack.callback(os.close, fds[-1])
+            yield fds, (snapshot.subvolume_id, parent.subvolume_id if parent else 0)
+
+    def _kernel_stream(
+        self, diff: Diff, fds: list[int], ids: tuple[int, int], flags: int
+    ) -> Generator[memoryview]:
+        """Yield the kernel's stream; its refusal becomes an error that names the pair."""
+        from buttersink.stores.btrfs.sending import sending
+
+        try:
+            with sending(fds[0], parent=ids[1], flags=flags) as chunks:
+                yield from chunks
+        except OSError as error:
+            why = error.strerror or str(error)
+            if diff.parent:
+                why += f" (from {printable(self._index[diff.parent].path)})"
+            hint = "See the kernel's log (dmesg)."
+            path = self._index[diff.to].path
+            raise SendError("btrfs send failed", where=path, why=why, hint=hint) from error
+
+    @contextmanager
+    def receive(self, step: Step) -> Iterator[Sink]:
+        """Take in a diff; see `Writer.receive`."""
+        with self._writer().receive(step, _snapshot_of(step)) as sink:
+            yield sink
+
+    def copy(self, step: Step) -> None:
+        """Snapshot what lies elsewhere on the file system; see `Writer.copy`."""
+        self._writer().copy(step, _snapshot_of(step))
+
+    def _writer(self) -> Writer:
+        from buttersink.stores.btrfs.writing import Writer
+
+        self._require_writable(Mode.APPEND)
+        if self._writer_or_none is None:
+            self._writer_or_none = Writer(self._fd, self._index)
+        return self._writer_or_none
+
+    def _require_writable(self, mode: Mode) -> None:
+        self.require(mode)
+        if os.statvfs(self._fd).f_flag & os.ST_RDONLY:
+            why, hint = "it is mounted read-only", "Mount it writable and run again."
+            raise ReceiveError("cannot write", where=self.location, why=why, hint=hint)
+
+    def delete(self, snapshot: Snapshot) -> None:
+        """Delete a snapshot inside the location, if it is still read-only and the one listed."""
+        self._delete(snapshot.path, snapshot.subvolume_id, only_read_only=True)
+
+    def discard(self, partial: Partial) -> None:
+        """Delete a partial inside the location."""
+        self._delete(partial.path, partial.subvolume_id, only_read_only=False)
+
+    def _delete(self, path: bytes, subvolume_id: int, *, only_read_only: bool) -> None:
+        self._require_writable(Mode.WRITE)
+        with translating(DeleteError, "cannot delete", path):
+            fd = open_subvolume(self._fd, path, subvolume_id)
+            try:
+                writable = not subvolume_at(fd).read_only
+            finally:
+                os.close(fd)
+            if only_read_only and writable:
+                raise DeleteError("cannot delete", where=path, why="it has become writable")
+            ioctl.delete_subvolume(self._fd, subvolume_id)
+
+    def flush(self) -> None:
+        """Sync the file system."""
+        from buttersink.kernel import libc
+
+        with translating(ReceiveError, "cannot sync the file system", self.location):
+            libc.sync_filesystem(self._fd)
+
+
+def _is_snapshot(path: bytes) -> bool:
+    with translating(LocationError, "cannot open the location", path):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return subvolume_at(fd).read_only
+    except OSError:  # a directory, or no btrfs at all
+        return False
+    finally:
+        os.close(fd)
+
+
+def _rewritten(chunks: Iterator[memoryview], rewriter: Rewriter) -> Iterator[memoryview]:
+    for chunk in chunks:
+        for part in rewriter.feed(chunk):
+            yield memoryview(part)
+    rewriter.finish()
+
+
+def _snapshot_of(step: Step) -> Snapshot:
+    if step.snapshot is None:
+        raise ValueError(step)
+    return step.snapshot

@@ -1,0 +1,137 @@
+"""
+How snapshots come into a btrfs directory: received from a stream, or copied in place.
+
+Either way they arrive under a partial name and are committed there; see `arrival`.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from buttersink.catalogue import Uuid
+from buttersink.errors import NoSpaceError, ReceiveError, printable
+from buttersink.kernel.mounts import PrivateMount, mount_of
+from buttersink.kernel.subvolumes import join
+from buttersink.stores.btrfs.arrival import Place
+from buttersink.stores.btrfs.directory import open_subvolume, translating
+from buttersink.stores.btrfs.receiving import ReceiveProcess
+from buttersink.stream import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from buttersink.catalogue import Snapshot
+    from buttersink.planner.plan import Step
+    from buttersink.stores.base import Sink
+    from buttersink.stores.btrfs.index import Index
+
+
+class Writer:
+    """
+    The writing half of a btrfs store.
+
+    Args:
+        fd: The location's directory, writable; stays the caller's.
+        index: What is on the file system; told of what arrives.
+
+    """
+
+    def __init__(self, fd: int, index: Index) -> None:
+        self._fd = fd
+        self._index = index
+        device = mount_of(fd).device
+        with translating(ReceiveError, "cannot mount the file system privately", device):
+            self._mount = PrivateMount(device)
+
+    def close(self) -> None:
+        """Let go of the private mount."""
+        self._mount.close()
+
+    @contextmanager
+    def receive(self, step: Step, snapshot: Snapshot) -> Iterator[Sink]:
+        """Feed `btrfs receive` beside the final place; commit on a clean exit, else clear away."""
+        with self._arriving(step, snapshot) as (place, received):
+            identity = self._identity(step, snapshot, place, received)
+            directory = join(self._index.directory, os.path.dirname(step.path))
+            inside = join(self._mount.path, directory)
+            process = ReceiveProcess(self._mount, inside, identity, self._fd)
+            try:
+                yield process
+                process.finish()
+            finally:
+                process.abort()
+            place.drop_base()
+
+    def copy(self, step: Step, snapshot: Snapshot) -> None:
+        """Snapshot what lies elsewhere on the file system, keeping its effective UUID."""
+        with self._arriving(step, snapshot) as (place, received):
+            self._snapshot(snapshot, place, place.partial, received)
+
+    @contextmanager
+    def _arriving(self, step: Step, snapshot: Snapshot) -> Iterator[tuple[Place, Uuid]]:
+        """Yield a free place and the received UUID to arrive with; then commit or clear."""
+        received = Uuid(os.urandom(16))
+        with Place(self._fd, step.path, snapshot.uuid) as place:
+            place.require_free(step.replaces)
+            place.clear()
+            try:
+                yield place, received
+                info = place.commit(snapshot, received, step.replaces)
+            except NoSpaceError as error:
+                place.clear()
+                raise self._full(step, error) from error
+            except BaseException:
+                place.clear()
+                raise
+        self._index.add(snapshot, Uuid(info.uuid), info.id, step.path)
+
+    def _identity(self, step: Step, snapshot: Snapshot, place: Place, received: Uuid) -> Identity:
+        """
+        Return what the stream shall say so that the receiver finds exactly our parent.
+
+        `btrfs receive` looks a parent up by received UUID, then by own UUID, and a clone source (in
+        btrfs-progs 6.2) by received UUID only, and takes the oldest of several. Where that would
+        not find our parent, a stand-in with an invented received UUID is snapshotted from it.
+        """
+        clones: dict[bytes, bytes] = {snapshot.uuid: received}
+        name = None
+        if step.parent is not None:
+            parent, known = self._index[step.parent.uuid], self._index.received
+            name = parent.own_uuid if parent.own_uuid not in known else None
+            if name is None or known.get(parent.uuid) != {parent.subvolume_id}:
+                stand_in = Uuid(os.urandom(16))
+                self._snapshot(parent, place, place.base, stand_in)
+                clones[parent.uuid] = stand_in
+                name = name or stand_in
+        return Identity(
+            uuid=received,
+            generation=snapshot.generation,
+            name=place.partial,
+            parent=name,
+            clones=clones,
+        )
+
+    def _snapshot(self, source: Snapshot, place: Place, name: bytes, received: Uuid) -> None:
+        """Snapshot a subvolume, wherever it is on the file system, under a partial name."""
+        path = self._index.top_path(source)
+        with translating(ReceiveError, "cannot copy the snapshot", path):
+            fd = open_subvolume(self._mount.fd, path, source.subvolume_id)
+            try:
+                place.snapshot(fd, name, received, source.generation)
+            finally:
+                os.close(fd)
+
+    def _full(self, step: Step, error: NoSpaceError) -> NoSpaceError:
+        """Return an error that names the file system and the space needed."""
+        state = os.statvfs(self._fd)
+        free = state.f_bavail * state.f_frsize
+        needs = f"it takes up to {step.size.bytes:,} bytes; " if step.size else ""
+        point = printable(mount_of(self._fd).point)
+        return NoSpaceError(
+            "the destination is full",
+            where=step.path,
+            why=f"{needs}{free:,} are free on the file system mounted at {point} ({error.why})",
+            hint="Free space there and run the same command again.",
+        )
