@@ -1,0 +1,267 @@
+"""
+The `buttersink` command: argv to typed options, errors to exit statuses. Decides nothing else.
+
+This is the one place that reads the environment's arguments and turns an error into a number:
+0 all done, 1 something failed, 2 bad usage, 3 locked, 128+n ended by signal n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NoReturn
+
+from buttersink.console import Console
+from buttersink.errors import Error, UsageError
+from buttersink.location import Location, parse_location
+from buttersink.planner import PlanOptions
+from buttersink.stores import Mode, Role, open_store
+from buttersink.sync import Options, carry_out, list_store, plan_clean_up, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+    from buttersink.report import Report
+
+_DESCRIPTION = """\
+Make the read-only btrfs snapshots in DST the same set as in SRC, sending as few bytes as can be.
+With one location, list it."""
+
+_EPILOG = """\
+SRC with a slash at its end is every snapshot below that directory; without, it is that one
+snapshot. DST is always a directory: a snapshot SRC/a/b becomes DST/a/b. Snapshots are known by
+their UUIDs, so one that DST holds under another name is not sent again.
+
+Needs root. Exit status: 0 all done, 1 something failed (what did not depend on it was done), 2 bad
+usage, 3 another run is writing to DST, 128+n ended by signal n.
+
+Examples:
+  buttersink /mnt/data/snapshots/                     list, with sizes
+  buttersink -n /mnt/data/snapshots/ /mnt/backup/     show what would be sent, and from what
+  buttersink /mnt/data/snapshots/ /mnt/backup/        send it
+  buttersink /mnt/data/snapshots/monday /mnt/backup/  send one snapshot
+"""
+
+
+class _Arguments(argparse.Namespace):
+    """What the parser yields, for the type checker."""
+
+    locations: list[str]
+    dry_run: bool
+    delete: bool
+    estimate: bool
+    quiet: int
+    verbose: int
+    logfile: str | None
+    part_size: int | None
+    exclude: list[str]
+    json: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint="See buttersink --help.")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_arguments: object, **_: object) -> None:
+        from importlib.metadata import version
+
+        parser.exit(message=f"buttersink {version('buttersink')}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="buttersink",
+        usage="%(prog)s [options] [SRC] DST",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("locations", nargs="+", metavar="SRC DST", help=argparse.SUPPRESS)
+    add("-n", "--dry-run", action="store_true", help="show the plan and change nothing")
+    add(
+        "-d",
+        "--delete",
+        action="store_true",
+        help="delete from DST, after everything has arrived, the read-only snapshots that SRC does "
+        "not have, and what interrupted runs left; with one location only the latter",
+    )
+    add(
+        "-e",
+        "--estimate",
+        action="store_true",
+        help="guess sizes instead of measuring them by sends without data: quicker, and the plan "
+        "may send more than it has to",
+    )
+    add("-q", "--quiet", action="count", default=0, help="no progress; twice: errors only")
+    add(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="explain each choice; twice: for debugging, with tracebacks",
+    )
+    add("-l", "--logfile", metavar="FILE", help="append messages, with the time, to FILE")
+    add(
+        "--exclude",
+        metavar="REGEX",
+        action="append",
+        default=[],
+        help="leave alone, on both sides, snapshots whose path relative to the location matches "
+        "(may be given more than once)",
+    )
+    add("--json", action="store_true", help="write one JSON document to standard output")
+    add(
+        "--part-size",
+        metavar="MiB",
+        type=_positive,
+        help="size of the parts in which an upload is sent; of no effect between directories",
+    )
+    add("-V", "--version", action=_Version, nargs=0, help="show the version and leave")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"not a positive number: {text!r}")
+    return int(text)
+
+
+def _patterns(texts: Sequence[str]) -> tuple[re.Pattern[bytes], ...]:
+    patterns = []
+    for text in texts:
+        try:
+            patterns.append(re.compile(os.fsencode(text)))
+        except re.error as error:
+            raise UsageError("bad pattern", where=text, why=str(error)) from error
+    return tuple(patterns)
+
+
+def _locations(arguments: _Arguments) -> list[Location]:
+    locations = [parse_location(os.fsencode(text)) for text in arguments.locations]
+    if len(locations) > 2:
+        raise UsageError("more than two locations", hint="See buttersink --help.")
+    if len(locations) == 2 and arguments.delete and not locations[0].all_below:
+        raise UsageError(
+            "--delete with a single snapshot",
+            where=str(locations[0]),
+            why="it would delete every other snapshot at the destination",
+            hint="For every snapshot below it, write it with a slash at its end.",
+        )
+    return locations
+
+
+def _list(location: Location, arguments: _Arguments, options: Options, console: Console) -> int:
+    """List one location; with --delete discard its partial transfers, too."""
+    clean = arguments.delete and not arguments.dry_run
+    with open_store(location, Mode.WRITE if clean else Mode.READ, Role.LISTING) as store:
+        found = list_store(store, options, console)
+        if not (arguments.delete and arguments.json):  # one document, and that tells of the run
+            console.listing(str(location), found)
+        if not arguments.delete:
+            return 0
+        plan = plan_clean_up(found)
+        console.plan(str(location), str(location), plan, dry_run=arguments.dry_run)
+        report = carry_out(plan, store, store, console) if clean else None
+        return _end(report, console)
+
+
+def _sync(
+    source: Location,
+    destination: Location,
+    arguments: _Arguments,
+    options: Options,
+    console: Console,
+) -> int:
+    mode = Mode.WRITE if arguments.delete else Mode.APPEND
+    with ExitStack() as stack:
+        from_store = stack.enter_context(open_store(source, Mode.READ, Role.SOURCE))
+        to_store = stack.enter_context(
+            open_store(destination, Mode.READ if arguments.dry_run else mode, Role.DESTINATION)
+        )
+        plan = prepare(from_store, to_store, options, console)
+        console.plan(str(source), str(destination), plan, dry_run=arguments.dry_run)
+        report = None if arguments.dry_run else carry_out(plan, from_store, to_store, console)
+        return _end(report, console)
+
+
+def _end(report: Report | None, console: Console) -> int:
+    console.report(report)
+    return 0 if report is None or report.complete else 1
+
+
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP, raised where the program is so that everything is cleaned up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    raise _Terminated(number)
+
+
+def _run(arguments: _Arguments, console: Console) -> int:
+    options = Options(
+        PlanOptions(delete=arguments.delete, exclude=_patterns(arguments.exclude)),
+        estimate=arguments.estimate,
+    )
+    locations = _locations(arguments)
+    if len(locations) == 1:
+        return _list(locations[0], arguments, options, console)
+    return _sync(locations[0], locations[1], arguments, options, console)
+
+
+def _guarded(arguments: _Arguments, console: Console) -> int:
+    """Run, and turn whatever ends it into an exit status; a bug stays a traceback."""
+    try:
+        return _run(arguments, console)
+    except Error as error:
+        console.error(error)
+        if arguments.verbose > 1:
+            raise
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except _Terminated as error:
+        return 128 + error.number
+    except BrokenPipeError:  # whoever reads our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, by default the process's; return its exit status."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
+    try:
+        arguments = _parser().parse_args(argv, namespace=_Arguments())
+    except UsageError as error:
+        sys.stderr.write(f"buttersink: error: {error}\n")
+        return error.exit_code
+    with ExitStack() as stack:
+        logfile = None
+        if arguments.logfile:
+            try:
+                logfile = stack.enter_context(open(arguments.logfile, "a", encoding="utf-8"))
+            except OSError as error:
+                sys.stderr.write(f"buttersink: error: cannot open the log file: {error}\n")
+                return UsageError.exit_code
+        console = Console(
+            stdout=sys.stdout,
+            stderr=sys.stderr,
+            quiet=arguments.quiet,
+            verbose=arguments.verbose,
+            as_json=arguments.json,
+            logfile=logfile,
+        )
+        return _guarded(arguments, console)

@@ -1,0 +1,200 @@
+"""
+One run, start to end: survey, measure, plan; then transfer each step, delete, report.
+
+This is the whole way of the data between two stores. `prepare` changes nothing anywhere, so a dry
+run is a run that stops after it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from buttersink import planner
+from buttersink.catalogue import Diff, Exactness, Size
+from buttersink.errors import ConflictError, Error, NoSpaceError, printable
+from buttersink.planner.plan import Action, Plan, Step
+from buttersink.progress import Reporter, Transfer
+from buttersink.report import Report, Status, StepResult
+
+if TYPE_CHECKING:
+    from buttersink.catalogue import Catalogue, Uuid
+    from buttersink.stores.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """
+    What the user asks of a run.
+
+    Attributes:
+        plan: What is wanted, deleted, left alone.
+        estimate: Guess sizes instead of measuring them.
+
+    """
+
+    plan: planner.PlanOptions = field(default_factory=planner.PlanOptions)
+    estimate: bool = False
+
+
+def list_store(store: Store, options: Options, reporter: Reporter) -> Catalogue:
+    """Return what a store holds; sizes nobody knows are measured, unless they may be left out."""
+    found = store.catalogue()
+    listed = [s for s in found.snapshots if not options.plan.excludes(s)]
+    sizes: dict[Uuid, Size] = {}
+    if store.traits.measures and not options.estimate:
+        unknown = list(dict.fromkeys(Diff(s.uuid, None) for s in listed if s.size is None))
+        for diff, length, _commands in store.measure(unknown):
+            sizes[diff.to] = Size(length, Exactness.MEASURED)
+            reporter.measuring(len(sizes), len(unknown))
+    return replace(
+        found, snapshots=tuple(s if s.size else replace(s, size=sizes.get(s.uuid)) for s in listed)
+    )
+
+
+def prepare(source: Store, destination: Store, options: Options, reporter: Reporter) -> Plan:
+    """Return the plan that makes the destination hold what the source holds. Changes nothing."""
+    survey = planner.survey(source.catalogue(), destination.catalogue(), options.plan)
+    if not survey.send:
+        return planner.make_plan(survey, {})
+    from buttersink.planner.measuring import Measuring
+
+    measuring = Measuring(survey)
+    while pairs := measuring.next():
+        if options.estimate:
+            for diff, length in source.estimate(pairs):
+                measuring.guess(diff, length)
+        else:
+            for measurement in source.measure(pairs):
+                measuring.learn(measurement)
+                reporter.measuring(len(measuring.sizes), measuring.asked)
+    return planner.make_plan(survey, measuring.sizes)
+
+
+def plan_clean_up(found: Catalogue) -> Plan:
+    """Return the plan that discards a location's partial transfers and does nothing else."""
+    return planner.make_plan(planner.Survey(discard=found.partials), {})
+
+
+def carry_out(plan: Plan, source: Store, destination: Store, reporter: Reporter) -> Report:
+    """
+    Carry a plan out.
+
+    What fails is reported, and what does not depend on it is still done; but nothing is deleted
+    after a failure, and nothing more is sent to a full file system.
+    """
+    run = _Run(plan, source, destination, reporter)
+    try:
+        run.transfer()
+        run.prune()
+    finally:
+        reporter.finished()
+    return run.report()
+
+
+class _Run:
+    """The state of one run: what was done, what failed, what that rules out."""
+
+    def __init__(self, plan: Plan, source: Store, destination: Store, reporter: Reporter) -> None:
+        self._plan, self._source, self._destination = plan, source, destination
+        self._reporter = reporter
+        self._steps = [*plan.of(Action.COPY), *plan.of(Action.SEND)]
+        self._results: list[StepResult] = []
+        self._removed: list[bytes] = []
+        self._errors: list[str] = []
+        self._lost: set[Uuid] = set()  # snapshots that will not arrive
+        self._full = False
+        self._started = time.monotonic()
+
+    def transfer(self) -> None:
+        """Send and copy, in the plan's order."""
+        self._reporter.starting(len(self._steps), self._plan.send_bytes)
+        for number, step in enumerate(self._steps, start=1):
+            if step.snapshot is not None:
+                size = step.size.bytes if step.size else None
+                count = len(self._steps)
+                self._one(step, Transfer(step.snapshot.uuid, step.path, size, number, count))
+
+    def _one(self, step: Step, transfer: Transfer) -> None:
+        started = time.monotonic()
+        why_not = self._why_not(step)
+        sent, error = 0, None
+        if why_not:
+            self._reporter.note(f"{printable(step.path)} is skipped: {why_not}.")
+        else:
+            self._reporter.transfer_started(transfer)
+            try:
+                sent = self._move(step, transfer)
+            except Error as failure:
+                error = failure
+                self._full = self._full or isinstance(failure, NoSpaceError)
+            self._reporter.transfer_ended(transfer, error)
+        if error or why_not:
+            self._lost.add(transfer.uuid)
+        status = Status.SKIPPED if why_not else Status.FAILED if error else Status.DONE
+        text = why_not or (str(error) if error else None)
+        seconds = time.monotonic() - started
+        self._results.append(
+            StepResult(step.path, transfer.uuid, status, sent, None, seconds, text)
+        )
+
+    def _why_not(self, step: Step) -> str:
+        if step.parent is not None and step.parent.uuid in self._lost:
+            return "the snapshot it starts from did not arrive"
+        if self._full and step.action is Action.SEND:
+            return "the destination is full"
+        return ""
+
+    def _move(self, step: Step, transfer: Transfer) -> int:
+        """Carry out one step; return how many bytes moved."""
+        if step.problem:
+            raise ConflictError("cannot make", where=step.path, why=step.problem)
+        if step.action is Action.COPY:
+            self._destination.copy(step)
+            return 0
+        parent = step.parent.uuid if step.parent else None
+        sent = 0
+        with (
+            self._source.send(Diff(transfer.uuid, parent)) as chunks,
+            self._destination.receive(step) as sink,
+        ):
+            for chunk in chunks:
+                sink.write(chunk)
+                sent += len(chunk)
+                self._reporter.transfer_advanced(transfer, sent)
+        return sent
+
+    def prune(self) -> None:
+        """Delete what the plan lets go, unless something failed; then make all of it durable."""
+        doomed = (*self._plan.of(Action.DELETE), *self._plan.of(Action.DISCARD))
+        if doomed and self._lost:
+            self._reporter.note("Nothing is deleted, because not everything arrived.")
+        elif doomed:
+            for step in doomed:
+                self._remove(step)
+        if self._results or self._removed:
+            self._destination.flush()
+
+    def _remove(self, step: Step) -> None:
+        try:
+            if step.partial is not None:
+                self._destination.discard(step.partial)
+            elif step.snapshot is not None:
+                self._destination.delete(step.snapshot)
+        except Error as error:
+            self._errors.append(str(error))
+            self._reporter.failed(error)
+        else:
+            self._removed.append(step.path)
+            self._reporter.removed(step.path)
+
+    def report(self) -> Report:
+        """Return what was done."""
+        return Report(
+            steps=tuple(self._results),
+            sent_bytes=sum(result.bytes for result in self._results),
+            seconds=time.monotonic() - self._started,
+            removed=tuple(self._removed),
+            errors=tuple(self._errors),
+        )
