@@ -1,0 +1,1 @@
+"""Small commands beside `buttersink`, each useful alone."""
