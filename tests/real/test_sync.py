@@ -1,0 +1,131 @@
+"""The main job on real btrfs: what arrives is what left, for the fewest bytes, once."""
+
+from __future__ import annotations
+
+import subprocess
+from itertools import permutations
+from typing import TYPE_CHECKING
+
+import pytest
+
+from buttersink.catalogue import Diff
+from buttersink.location import parse_location
+from buttersink.planner.arborescence import minimum_arborescence
+from buttersink.stores import Mode, Role, open_store
+from tests.support.command import assert_same, buttersink, listing, paths
+from tests.support.history import History, make_history
+from tests.support.loopfs import MIB, btrfs, show_subvolume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def history(source: Path) -> History:
+    return make_history(source, seed=12, count=12, base_bytes=24 * MIB, change_bytes=2 * MIB)
+
+
+def true_minimum(directory: Path) -> int:
+    """Return the least bytes over all pairs of the snapshots there, every one measured."""
+    with open_store(parse_location(f"{directory}/".encode()), Mode.READ, Role.SOURCE) as store:
+        uuids = [snapshot.uuid for snapshot in store.catalogue().snapshots]
+        nodes = {None: 0} | {uuid: node for node, uuid in enumerate(uuids, start=1)}
+        pairs = [Diff(uuid, None) for uuid in uuids]
+        pairs += [Diff(to, parent) for to, parent in permutations(uuids, 2)]
+        sizes = {found.diff: found.bytes for found in store.measure(pairs)}
+    lengths = [sizes[pair] for pair in pairs]
+    tails, heads = [nodes[pair.parent] for pair in pairs], [nodes[pair.to] for pair in pairs]
+    return sum(lengths[arc] for arc in minimum_arborescence(len(nodes), tails, heads, lengths)[1:])
+
+
+def test_everything_arrives_for_the_true_minimum_of_bytes(
+    history: History, destination: Path
+) -> None:
+    document = buttersink("--json", f"{history.directory}/", destination).document
+    assert document["plan"]["send_count"] == 12
+    assert document["plan"]["send_bytes"] == true_minimum(history.directory)
+    assert document["plan"]["lower_bound_bytes"] == document["plan"]["send_bytes"]
+    assert document["result"]["sent_bytes"] == document["plan"]["send_bytes"]
+    planned = {step["path"]: step["size"] for step in document["plan"]["steps"]}
+    assert {step["path"]: step["bytes"] for step in document["result"]["steps"]} == planned
+    assert {step["status"] for step in document["result"]["steps"]} == {"done"}
+    generations = {s["path"]: s["generation"] for s in listing(history.directory)["snapshots"]}
+    for made in history.snapshots:
+        assert_same(made.path, destination / made.path.name)
+        here, there = show_subvolume(made.path), show_subvolume(destination / made.path.name)
+        assert there.read_only
+        assert there.received_uuid == here.uuid
+        assert there.send_transid == generations[made.path.name]
+
+
+def test_a_second_run_sends_nothing(history: History, destination: Path) -> None:
+    buttersink(f"{history.directory}/", destination)
+    before = subprocess.check_output(["btrfs", "subvolume", "list", "-uRg", destination])
+    again = buttersink("--json", f"{history.directory}/", destination).document
+    assert again["plan"]["send_count"] == 0
+    assert again["result"]["sent_bytes"] == 0
+    assert {step["action"] for step in again["plan"]["steps"]} == {"keep"}
+    assert before == subprocess.check_output(["btrfs", "subvolume", "list", "-uRg", destination])
+    assert "Nothing to do" in buttersink(f"{history.directory}/", destination).out
+
+
+def test_a_new_snapshot_goes_as_a_difference_to_one_held(
+    history: History, destination: Path
+) -> None:
+    *older, newest = history.snapshots
+    buttersink("--exclude", newest.path.name, f"{history.directory}/", destination)
+    assert newest.path.name not in paths(destination)
+    document = buttersink("--json", f"{history.directory}/", destination).document
+    (send,) = [step for step in document["plan"]["steps"] if step["action"] == "send"]
+    assert send["from_path"] in {made.path.name for made in older}
+    assert send["size"] < 6 * MIB
+    assert_same(newest.path, destination / newest.path.name)
+
+
+def test_what_arrived_can_be_sent_on_and_read_by_btrfs_progs(
+    history: History, destination: Path, tmp_path: Path
+) -> None:
+    buttersink(f"{history.directory}/", destination)
+    for made in history.snapshots[:2]:
+        stream = tmp_path / "stream"
+        btrfs("send", "--quiet", "-f", stream, destination / made.path.name)
+        dumped = btrfs("receive", "--dump", "-f", stream)
+        assert f"uuid={show_subvolume(made.path).uuid.hex()[:8]}" in dumped
+
+
+def test_a_dry_run_shows_the_plan_and_changes_nothing(history: History, destination: Path) -> None:
+    before = subprocess.check_output(["btrfs", "subvolume", "list", "-g", destination])
+    document = buttersink("-n", "--json", f"{history.directory}/", destination / "new").document
+    assert document["dry_run"] is True
+    assert document["result"] is None
+    assert document["plan"]["send_count"] == 12
+    assert list(destination.iterdir()) == []
+    assert before == subprocess.check_output(["btrfs", "subvolume", "list", "-g", destination])
+
+
+def test_one_snapshot_is_sent_alone_and_keeps_its_name(history: History, destination: Path) -> None:
+    made = history.snapshots[3]
+    buttersink(made.path, destination / "one" / "place")
+    assert paths(destination) == [f"one/place/{made.path.name}"]
+    assert_same(made.path, destination / "one" / "place" / made.path.name)
+
+
+def test_estimates_make_a_plan_that_works(history: History, destination: Path) -> None:
+    document = buttersink("--json", "-e", f"{history.directory}/", destination).document
+    assert {step["size_is"] for step in document["plan"]["steps"]} == {"estimated"}
+    assert {step["status"] for step in document["result"]["steps"]} == {"done"}
+    for made in history.snapshots[-2:]:
+        assert_same(made.path, destination / made.path.name)
+
+
+def test_measured_sizes_are_exact_between_any_two(history: History) -> None:
+    with open_store(
+        parse_location(f"{history.directory}/".encode()), Mode.READ, Role.SOURCE
+    ) as store:
+        uuids = [snapshot.uuid for snapshot in store.catalogue().snapshots]
+        pairs = [Diff(uuids[2], None), Diff(uuids[9], uuids[3]), Diff(uuids[1], uuids[11])]
+        for diff, size, _commands in store.measure(pairs):
+            with store.send(diff) as chunks:
+                assert sum(len(chunk) for chunk in chunks) == size

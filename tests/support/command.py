@@ -1,0 +1,84 @@
+"""The commands as a user runs them: a process of its own, its output and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+Argument = str | bytes | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a command ended, and what it wrote."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:  # noqa: ANN401  JSON
+        """The one JSON document on standard output."""
+        return json.loads(self.out)
+
+
+def buttersink(
+    *arguments: Argument, status: int | None = 0, environment: Mapping[str, str] | None = None
+) -> Completed:
+    """Run the command; it has to end with `status` unless that is None."""
+    return _run("buttersink", arguments, status, environment)
+
+
+def checksumdir(*arguments: Argument, status: int | None = 0) -> Completed:
+    """Run the command; it has to end with `status` unless that is None."""
+    return _run("buttersink.utilities.checksumdir", arguments, status, None)
+
+
+def command_line(*arguments: Argument) -> list[Argument]:
+    """Return what starts the command from this checkout."""
+    return [sys.executable, "-m", "buttersink", *arguments]
+
+
+def _run(
+    module: str,
+    arguments: tuple[Argument, ...],
+    status: int | None,
+    environment: Mapping[str, str] | None,
+) -> Completed:
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
+    completed = Completed(
+        done.returncode,
+        done.stdout.decode("utf-8", "surrogateescape"),
+        done.stderr.decode("utf-8", "surrogateescape"),
+    )
+    assert status is None or completed.status == status, completed
+    return completed
+
+
+def paths(location: Path) -> list[str]:
+    """Return the paths that a listing of a location shows, in order."""
+    return [each["path"] for each in listing(location)["snapshots"]]
+
+
+def listing(location: Path) -> Any:  # noqa: ANN401  JSON
+    """Return the document of a listing without sizes."""
+    return buttersink("--json", "-e", f"{location}/").document
+
+
+def assert_same(left: Path, right: Path) -> None:
+    """Fail unless two directories hold the same data and metadata."""
+    one, other = checksumdir(left), checksumdir(right)
+    assert one.out == other.out
