@@ -126,7 +126,8 @@ class Catalogue:
         snapshots: Those inside the location, by path; two may share an effective UUID.
         outside: Those on the same file system but not inside the location: they can be parents or
             be copied, and are never deleted.
-        lineage: Own UUID to parent UUID of every subvolume of the file system, writable ones too.
+        lineage: Own UUID to parent UUID of every subvolume of the file system, writable ones too;
+            sixteen zero bytes for one that was made from nothing.
         diffs: The diffs it holds, with their sizes; empty where any diff can be made.
         partials: What interrupted transfers left inside the location.
 

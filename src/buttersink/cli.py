@@ -12,11 +12,11 @@ import os
 import re
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from buttersink.console import Console
-from buttersink.errors import Error, UsageError
+from buttersink.errors import Error, UsageError, printable
 from buttersink.location import Location, parse_location
 from buttersink.planner import PlanOptions
 from buttersink.stores import Mode, Role, open_store
@@ -25,6 +25,7 @@ from buttersink.sync import Options, carry_out, list_store, plan_clean_up, prepa
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
+    from typing import TextIO
 
     from buttersink.report import Report
 
@@ -72,7 +73,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_arguments: object, **_: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"buttersink {version('buttersink')}\n")
+        sys.stdout.write(f"buttersink {version('buttersink')}\n")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -222,14 +224,12 @@ def _run(arguments: _Arguments, console: Console) -> int:
 
 
 def _guarded(arguments: _Arguments, console: Console) -> int:
-    """Run, and turn whatever ends it into an exit status; a bug stays a traceback."""
+    """Run, and turn whatever ends it into an exit status; tracebacks are for debugging."""
     try:
         return _run(arguments, console)
     except Error as error:
+        failure: Exception = error
         console.error(error)
-        if arguments.verbose > 1:
-            raise
-        return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except _Terminated as error:
@@ -237,31 +237,62 @@ def _guarded(arguments: _Arguments, console: Console) -> int:
     except BrokenPipeError:  # whoever reads our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:  # stores translate theirs, so this is our own output
+        failure = error
+        console.error(Error("cannot write the result", why=error.strerror or str(error)))
+    except Exception as error:  # noqa: BLE001  a bug is told like any error, and to be reported
+        failure = error
+        hint = "This is a bug in buttersink: please report it with what -vv shows."
+        console.error(Error("internal error", why=f"{type(error).__name__}: {error}", hint=hint))
+    finally:
+        console.finished()
+    if arguments.verbose > 1:
+        import traceback
+
+        traceback.print_exception(failure)
+    return failure.exit_code if isinstance(failure, Error) else Error.exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, by default the process's; return its exit status."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
-    try:
-        arguments = _parser().parse_args(argv, namespace=_Arguments())
-    except UsageError as error:
-        sys.stderr.write(f"buttersink: error: {error}\n")
-        return error.exit_code
     with ExitStack() as stack:
-        logfile = None
-        if arguments.logfile:
-            try:
-                logfile = stack.enter_context(open(arguments.logfile, "a", encoding="utf-8"))
-            except OSError as error:
-                sys.stderr.write(f"buttersink: error: cannot open the log file: {error}\n")
-                return UsageError.exit_code
+        stdout, stderr = (
+            stream or stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            for stream in (sys.stdout, sys.stderr)
+        )
+        try:
+            arguments = _parser().parse_args(argv, namespace=_Arguments())
+            logfile = _open_logfile(arguments.logfile, stack)
+        except UsageError as error:
+            with suppress(OSError):  # nobody is left to be told
+                stderr.write(f"buttersink: error: {printable(str(error))}\n")
+                stderr.flush()
+            return error.exit_code
         console = Console(
-            stdout=sys.stdout,
-            stderr=sys.stderr,
+            stdout=stdout,
+            stderr=stderr,
             quiet=arguments.quiet,
             verbose=arguments.verbose,
             as_json=arguments.json,
             logfile=logfile,
         )
         return _guarded(arguments, console)
+
+
+def _open_logfile(path: str | None, stack: ExitStack) -> TextIO | None:
+    if path is None:
+        return None
+    try:
+        logfile = open(path, "a", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UsageError("cannot open the log file", where=path, why=why) from error
+    stack.callback(_close, logfile)
+    return logfile
+
+
+def _close(logfile: TextIO) -> None:
+    with suppress(OSError):  # the console has told that the log file ends
+        logfile.close()

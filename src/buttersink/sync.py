@@ -49,7 +49,9 @@ def list_store(store: Store, options: Options, reporter: Reporter) -> Catalogue:
             sizes[diff.to] = Size(length, Exactness.MEASURED)
             reporter.measuring(len(sizes), len(unknown))
     return replace(
-        found, snapshots=tuple(s if s.size else replace(s, size=sizes.get(s.uuid)) for s in listed)
+        found,
+        snapshots=tuple(s if s.size else replace(s, size=sizes.get(s.uuid)) for s in listed),
+        partials=tuple(p for p in found.partials if not options.plan.excludes(p)),
     )
 
 

@@ -10,7 +10,6 @@ import fcntl
 import os
 import pty
 import subprocess
-import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.command import command_line
 from tests.support.loopfs import create_subvolume, loop_filesystem, snapshot
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def buttersink(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command and return how it ended and what it wrote."""
     return subprocess.run(
-        [sys.executable, "-m", "buttersink", *words],
+        command_line(*words),
         check=False,
         capture_output=True,
         cwd="/",
@@ -97,6 +97,7 @@ def refusal(done: subprocess.CompletedProcess[str], status: int) -> str:
     assert done.stdout == ""
     line = done.stderr.removesuffix("\n")
     assert line.startswith("buttersink: error: ")
+    assert "internal error" not in line
     assert line.isprintable()
     assert done.returncode == status
     return line.removeprefix("buttersink: error: ")
@@ -200,7 +201,7 @@ def _terminal() -> Iterator[tuple[int, Callable[[], str]]]:
 def _status(words: list[str], stderr: int | None) -> int:
     """Return the exit status of a run that has this for stderr; with None it is closed."""
     closing = ["sh", "-c", '"$@" 2>&-', "sh"] if stderr is None else []
-    command = [*closing, sys.executable, "-m", "buttersink", *words]
+    command = [*closing, *command_line(*words)]
     return subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=stderr).returncode
 
 
@@ -293,7 +294,7 @@ class TestWithRoot:
     def test_a_listing_to_a_full_disk_is_an_error_in_one_line(self, top: Path) -> None:
         with open("/dev/full", "wb") as full:
             done = subprocess.run(
-                [sys.executable, "-m", "buttersink", f"{top}/"],
+                command_line(f"{top}/"),
                 check=False,
                 stdout=full,
                 stderr=subprocess.PIPE,
@@ -302,4 +303,5 @@ class TestWithRoot:
         (line,) = done.stderr.splitlines()
         assert line.startswith("buttersink: error: ")
         assert "No space left on device" in line
+        assert "bug" not in line
         assert done.returncode == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from buttersink.catalogue import Uuid
@@ -146,7 +146,6 @@ def _u64(number: int | None) -> bytes | None:
     return None if number is None else number.to_bytes(8, "little")
 
 
-@settings(deadline=None)
 @given(COMMANDS, VERSIONS, IDENTITIES, st.data())
 def test_only_the_named_fields_change(
     commands: list[Command], version: int, identity: Identity, data: st.DataObject
@@ -155,7 +154,6 @@ def test_only_the_named_fields_change(
     assert decode(out) == (version, list(expected(commands, identity)))
 
 
-@settings(deadline=None)
 @given(STREAMS, IDENTITIES, st.data())
 def test_the_output_does_not_depend_on_the_cuts(
     stream: bytes, identity: Identity, data: st.DataObject
@@ -164,7 +162,6 @@ def test_the_output_does_not_depend_on_the_cuts(
     assert rewritten(pieces(data, stream), identity) == at_once
 
 
-@settings(deadline=None)
 @given(STREAMS, IDENTITIES, st.data())
 def test_a_stream_cut_short_is_refused(
     stream: bytes, identity: Identity, data: st.DataObject
@@ -173,7 +170,6 @@ def test_a_stream_cut_short_is_refused(
     assert refused(pieces(data, stream[:length]), identity)
 
 
-@settings(deadline=None)
 @given(STREAMS, st.binary(min_size=1), IDENTITIES, st.data())
 def test_a_stream_with_more_after_its_end_is_refused(
     stream: bytes, more: bytes, identity: Identity, data: st.DataObject
@@ -181,7 +177,6 @@ def test_a_stream_with_more_after_its_end_is_refused(
     assert refused(pieces(data, stream + more), identity)
 
 
-@settings(deadline=None)
 @given(FIRSTS, STREAMS, IDENTITIES, st.data())
 def test_a_first_command_with_a_damaged_byte_is_refused(
     first: Command, rest: bytes, identity: Identity, data: st.DataObject
@@ -201,7 +196,6 @@ def refused(chunks: Iterator[memoryview], identity: Identity) -> bool:
     return False
 
 
-@settings(deadline=None)
 @given(
     st.one_of(
         st.binary(),
@@ -230,7 +224,6 @@ def test_garbage_raises_nothing_else_and_little_of_it_is_held(
         pass
 
 
-@settings(deadline=None)
 @given(NO_DATA_COMMANDS, st.data())
 def test_the_size_is_that_of_the_stream_with_its_data(
     commands: list[Command], data: st.DataObject
@@ -244,7 +237,6 @@ def test_the_size_is_that_of_the_stream_with_its_data(
     assert size_of(pieces(data, encode(commands))) == length
 
 
-@settings(deadline=None)
 @given(NO_DATA_COMMANDS, st.data())
 def test_what_is_doubtful_does_not_depend_on_the_cuts(
     commands: list[Command], data: st.DataObject
@@ -267,7 +259,6 @@ def written_out(extent: Command) -> Iterator[bytes]:
         left -= piece
 
 
-@settings(deadline=None)
 @given(st.one_of(st.binary(), st.binary().map(lambda tail: encode([]) + tail)), st.data())
 def test_the_size_of_garbage_is_refused(garbage: bytes, data: st.DataObject) -> None:
     try:

@@ -184,6 +184,26 @@ def test_another_snapshot_at_the_path_stays_unless_delete_replaces_it(
     assert sorted(os.listdir(destination)) == ["live", "s1", "s2", "s3"]
 
 
+def test_a_replaced_parent_with_a_copy_is_found_in_the_copy(
+    source: Path, destination: Path
+) -> None:
+    live = create_subvolume(source / "live")
+    (live / "data").write_bytes(os.urandom(MIB))
+    (source / "out").mkdir()
+    (source / "in").mkdir()
+    snapshot(live, source / "out" / "p")
+    buttersink(source / "out" / "p", destination)
+    snapshot(destination / "p", destination / "z")
+    (live / "more").write_bytes(os.urandom(1000))
+    snapshot(live, source / "in" / "p")
+    (live / "again").write_bytes(os.urandom(1000))
+    snapshot(live, source / "in" / "q")
+    buttersink("-d", f"{source}/in/", destination)
+    assert paths(destination) == ["p", "q"]
+    assert_same(source / "in" / "p", destination / "p")
+    assert_same(source / "in" / "q", destination / "q")
+
+
 def test_nothing_is_deleted_after_a_failure(snaps: Path, destination: Path) -> None:
     buttersink(f"{snaps}/", destination)
     btrfs("subvolume", "delete", snaps / "s1")

@@ -241,6 +241,7 @@ class TestLookup:
     def test_prefers_a_copy_inside_to_the_original_outside(self) -> None:
         inside, outside = subvolume(300, b"snaps/a", received=256), subvolume(256, b"x/a")
         assert index(outside, inside)[uuid(256)].subvolume_id == 300
+        assert index(inside, outside)[uuid(256)].subvolume_id == 300
 
     @pytest.mark.parametrize("place", [b"snaps/", b"x/"])
     def test_prefers_the_original_to_copies_in_the_same_place(self, place: bytes) -> None:
@@ -250,12 +251,20 @@ class TestLookup:
         for order in ((first, original, last), (last, first, original), (original, last, first)):
             assert index(*order)[uuid(257)].subvolume_id == 257
 
+    def test_of_copies_only_takes_the_oldest(self) -> None:
+        copies = [subvolume(number, b"snaps/%d" % number, received=9) for number in (256, 257)]
+        assert index(*copies)[uuid(9)].subvolume_id == 256
+
     def test_finds_what_is_outside(self) -> None:
         assert index(subvolume(256, b"x/a"))[uuid(256)].path == b"x/a"
 
     def test_of_what_is_not_there_is_a_key_error(self) -> None:
         with pytest.raises(KeyError):
             index()[uuid(1)]
+
+    def test_knows_what_is_inside(self) -> None:
+        found = index(subvolume(256, b"snaps/a"), subvolume(257, b"x/b"))
+        assert [found.is_inside(found[uuid(n)]) for n in (256, 257)] == [True, False]
 
     def test_gives_the_path_from_the_top(self) -> None:
         found = index(subvolume(256, b"snaps/a"), subvolume(257, b"x/b"))
@@ -308,6 +317,9 @@ class TestArrival:
         here = arrived[uuid(300)]
         assert (here.uuid, here.own_uuid, here.received_uuid) == (uuid(300), uuid(260), uuid(300))
         assert (here.path, here.subvolume_id, here.generation) == (b"d/new", 260, 1300)
+
+    def test_inside(self, arrived: Index) -> None:
+        assert arrived.is_inside(arrived[uuid(300)])
 
     def test_at_its_path_from_the_top(self, arrived: Index) -> None:
         assert arrived.top_path(arrived[uuid(300)]) == b"snaps/d/new"

@@ -262,6 +262,11 @@ class TestChunks:
         rewriter.feed(memoryview(encode(COMMANDS)[:100]))
         assert rewriter.consumed == 100
 
+    def test_give_back_every_command_as_soon_as_it_is_whole(self) -> None:
+        rewriter, stream = Rewriter(ALL_NEW), encode([FIRST, clone(b"f", ITSELF)])
+        out = b"".join(rewriter.feed(memoryview(stream)))
+        assert [command.number for command in decode(out)[1]] == [SNAPSHOT, CLONE]
+
     def test_that_were_handed_on_do_not_change_with_later_ones(self) -> None:
         stream = encode(COMMANDS)
         rewriter = Rewriter(ALL_NEW)

@@ -237,16 +237,17 @@ class TestPartials:
         assert survey(store(A), there, DELETING).discard == self.of(b"p")
 
     def test_that_an_arrival_takes_up_are_left_to_it(self) -> None:
-        found = survey(store(A), store(partials=self.of(b"p")), DELETING)
-        assert (found.discard, found.send) == ((), (Arrival(A, b"a"),))
+        wanted = original(1, b"x/y/a")
+        found = survey(store(wanted), store(partials=self.of(b"x/y/p")), DELETING)
+        assert (found.discard, found.send) == ((), (Arrival(wanted, b"x/y/a"),))
 
     def test_that_a_copy_takes_up_are_left_to_it(self) -> None:
         there = store(outside=(copy(1, b"x"),), partials=self.of(b"p"))
         assert survey(store(A), there, DELETING).discard == ()
 
     def test_in_another_directory_are_taken_up_by_nobody(self) -> None:
-        partials = self.of(b"x/p", b"p")
-        found = survey(store(original(1, b"y/a")), store(partials=partials), DELETING)
+        partials = self.of(b"x/p", b"p", b"x/y/z/p")
+        found = survey(store(original(1, b"x/y/a")), store(partials=partials), DELETING)
         assert found.discard == partials
 
     def test_of_what_cannot_arrive_are_let_go(self) -> None:

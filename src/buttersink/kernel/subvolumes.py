@@ -22,7 +22,7 @@ _QGROUP_STATUS_FLAGS = struct.Struct("<16xQ")  # struct btrfs_qgroup_status_item
 _QGROUP_ON = 0x1  # BTRFS_QGROUP_STATUS_FLAG_ON; RESCAN 2, INCONSISTENT 4, SIMPLE_MODE 8
 _QGROUP_STATES = 0xF
 
-_NO_UUID = bytes(16)
+NO_UUID = bytes(16)
 
 
 class Subvolume(NamedTuple):
@@ -80,8 +80,8 @@ def list_subvolumes(fd: int) -> list[Subvolume]:
     return [
         Subvolume(
             number, places[number][0], path, generation, bool(flags & 1), level,
-            uuid, None if parent == _NO_UUID else parent,
-            None if received == _NO_UUID else received, ctransid, stransid,
+            uuid, None if parent == NO_UUID else parent,
+            None if received == NO_UUID else received, ctransid, stransid,
             seconds * 1_000_000_000 + nanoseconds,
         )
         for number, path in paths.items()

@@ -34,6 +34,7 @@ _SPREAD = 2.0  # least ratio between the distances at which an unknown origin is
 _PROBES = 6  # most such distances of one snapshot
 _SHARE = 100  # a diff over this part of the whole is worth a search
 _PART = 8  # if it is also over this part of a full send
+_FAR = 1.6  # ratio between far distances when there are many
 _VALLEYS = 3  # how many of the best found so far are searched around
 
 
@@ -42,6 +43,8 @@ def candidates(
     held: Sequence[Snapshot],
     lineage: Mapping[Uuid, Uuid],
     others: Iterable[Snapshot] = (),
+    *,
+    far: bool = False,
 ) -> tuple[Diff, ...]:
     """
     Return the diffs worth measuring, a full send of each wanted snapshot among them.
@@ -49,12 +52,13 @@ def candidates(
     Each makes a wanted snapshot, from nothing or from a wanted or held one. `held` are snapshots of
     the source that the destination has too; `others` are the rest of the source's, which show where
     branches fork and are no parents. The order of the input does not matter, and snapshots of the
-    same effective UUID count once. The diffs of one snapshot follow each other, the full one first.
+    same effective UUID count once. With `far` there are many more far pairs, as a limit on the
+    length of chains needs. The diffs of one snapshot follow each other, the full one first.
     """
     goals = {snapshot.uuid for snapshot in wanted}
     tree = _useful(goals, wanted, held, lineage, others)
     parents: list[set[int]] = [set() for _ in tree.snapshots]
-    for to, parent in _pairs(tree):
+    for to, parent in _pairs(tree, far=far):
         parents[to].add(parent)
     uuids = [snapshot.uuid for snapshot in tree.snapshots]
     diffs: list[Diff] = []
@@ -191,7 +195,7 @@ def _without_others(tree: Ancestry, useful: set[Uuid]) -> Ancestry:
     )
 
 
-def _pairs(tree: Ancestry) -> Iterator[tuple[int, int]]:
+def _pairs(tree: Ancestry, *, far: bool) -> Iterator[tuple[int, int]]:
     """Yield what to make and what to make it from, as indices; a pair may come more than once."""
     for family in tree.families():
         if len(family) <= _SMALL:
@@ -205,7 +209,7 @@ def _pairs(tree: Ancestry) -> Iterator[tuple[int, int]]:
         near = own or len(ancestors)
         yield from ((index, older) for older in ancestors[-min(near, _OLDER) :])
         yield from ((older, index) for older in ancestors[-min(near, _NEWER) :])
-        for distance in _jumps(len(ancestors)):
+        for distance in _jumps(len(ancestors)) if not far else _probes(len(ancestors), _FAR):
             yield index, ancestors[-distance]
             yield ancestors[-distance], index
         if tree.guessed[index]:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from buttersink.errors import printable
 from buttersink.planner.plan import Action, Plan, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from buttersink.catalogue import Diff, Size, Snapshot, Uuid
+    from buttersink.catalogue import Diff, Size, Uuid
     from buttersink.planner.surveying import Arrival, Survey
 
 
@@ -81,12 +80,15 @@ def _in_order(
     """Yield a step for every chosen diff, parents first and the oldest first among the possible."""
     from heapq import heappop, heappush
 
+    from buttersink.planner.reasons import reasons
+
     arrivals = {arrival.snapshot.uuid: arrival for arrival in _sendable(survey)}
     known = {snapshot.uuid: snapshot for snapshot in survey.held}
+    known.update((uuid, arrival.snapshot) for uuid, arrival in arrivals.items())
     children: dict[Uuid | None, list[Uuid]] = {}
     for uuid, diff in chosen.items():
         children.setdefault(diff.parent if diff.parent in arrivals else None, []).append(uuid)
-    runners_up = _runners_up(sizes, chosen)
+    why = reasons(sizes, chosen, known)
     ready: list[tuple[int, bytes, int, Uuid]] = []
 
     def release(parent: Uuid | None, depth: int) -> None:
@@ -98,7 +100,6 @@ def _in_order(
     while ready:
         _generation, _path, depth, uuid = heappop(ready)
         arrival, diff = arrivals[uuid], chosen[uuid]
-        known[uuid] = arrival.snapshot
         yield Step(
             Action.SEND,
             arrival.path,
@@ -107,32 +108,6 @@ def _in_order(
             size=sizes[diff],
             depth=depth,
             replaces=arrival.replaces,
-            reason=_reason(runners_up.get(uuid), sizes, known | _snapshots(arrivals.values())),
+            reason=why[uuid],
         )
         release(uuid, depth + 1)
-
-
-def _snapshots(arrivals: Iterable[Arrival]) -> dict[Uuid, Snapshot]:
-    return {arrival.snapshot.uuid: arrival.snapshot for arrival in arrivals}
-
-
-def _runners_up(sizes: Mapping[Diff, Size], chosen: Mapping[Uuid, Diff]) -> dict[Uuid, Diff]:
-    """Return for each snapshot the smallest diff that was not chosen, if there is one."""
-    best: dict[Uuid, Diff] = {}
-    for diff, size in sizes.items():
-        if diff == chosen.get(diff.to):
-            continue
-        if diff.to not in best or size.bytes < sizes[best[diff.to]].bytes:
-            best[diff.to] = diff
-    return best
-
-
-def _reason(
-    runner_up: Diff | None, sizes: Mapping[Diff, Size], known: Mapping[Uuid, Snapshot]
-) -> str:
-    if runner_up is None:
-        return "the only way"
-    origin = (
-        "in full" if runner_up.parent is None else f"from {printable(known[runner_up.parent].path)}"
-    )
-    return f"next best {origin}, {sizes[runner_up].bytes:,} bytes"

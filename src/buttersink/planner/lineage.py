@@ -11,7 +11,6 @@ and dates, or else in the same directory. A guess can be wrong, so it may only c
 
 from __future__ import annotations
 
-import os.path
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -156,4 +155,4 @@ def _pattern(path: bytes) -> bytes:
 
 
 def _directory(path: bytes) -> bytes:
-    return os.path.dirname(_pattern(path))
+    return _pattern(path).rpartition(b"/")[0]

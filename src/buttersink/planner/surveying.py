@@ -28,16 +28,16 @@ class PlanOptions:
 
     Attributes:
         delete: Let go of what the source does not have, and of partials.
-        exclude: Snapshots whose path one of these matches anywhere are left as they are.
+        exclude: What has a path that one of these matches, anywhere in it, is left as it is.
 
     """
 
     delete: bool = False
     exclude: tuple[re.Pattern[bytes], ...] = ()
 
-    def excludes(self, snapshot: Snapshot) -> bool:
-        """Return whether a snapshot is left as it is."""
-        return any(pattern.search(snapshot.path) for pattern in self.exclude)
+    def excludes(self, entry: Snapshot | Partial) -> bool:
+        """Return whether a snapshot or partial is left as it is."""
+        return any(pattern.search(entry.path) for pattern in self.exclude)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def survey(source: Catalogue, destination: Catalogue, options: PlanOptions) -> S
         others=tuple(s for uuid, s in known.items() if uuid not in here and uuid not in wanted),
         lineage=source.lineage,
         delete=tuple(_deletable(source, destination, options, replaced)),
-        discard=tuple(_disposable(destination, arrivals)) if options.delete else (),
+        discard=tuple(_disposable(destination, options, arrivals)) if options.delete else (),
     )
 
 
@@ -162,12 +162,13 @@ class _Obstacles:
 
 
 def _disposable(
-    destination: Catalogue, arrivals: list[tuple[Snapshot, Arrival]]
+    destination: Catalogue, options: PlanOptions, arrivals: list[tuple[Snapshot, Arrival]]
 ) -> Iterator[Partial]:
     """Yield the partials that no arrival takes up: same snapshot, same directory."""
     taken_up = {(s.uuid, a.path.rpartition(b"/")[0]) for s, a in arrivals if not a.problem}
     for partial in destination.partials:
-        if (partial.uuid, partial.path.rpartition(b"/")[0]) not in taken_up:
+        place = (partial.uuid, partial.path.rpartition(b"/")[0])
+        if place not in taken_up and not options.excludes(partial):
             yield partial
 
 

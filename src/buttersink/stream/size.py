@@ -91,7 +91,8 @@ class StreamSize:
             if len(data) < commands.STREAM_HEADER.size:
                 self._held = data
                 return
-            commands.check_stream_header(data)
+            if commands.check_stream_header(data) != 1:
+                raise StreamError("not a metadata-only send stream", why="it is not of version 1")
             position = self._bytes = commands.STREAM_HEADER.size
             self._started = True
         self._held = data[self._count(data, position) :]

@@ -20,7 +20,7 @@ from buttersink.catalogue import (
     uuid_from_text,
     uuid_text,
 )
-from buttersink.kernel.subvolumes import join
+from buttersink.kernel.subvolumes import NO_UUID, join
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +74,7 @@ class Index:
     ) -> None:
         self.directory = directory
         self.received: dict[bytes, set[int]] = {}
-        self._by_uuid: dict[Uuid, Snapshot] = {}
+        self._by_uuid: dict[Uuid, list[Snapshot]] = {}  # the one to use first
         self._top_path: dict[int, bytes] = {}
         self._ctransid: dict[int, int] = {}
         self._inside: set[int] = set()
@@ -107,24 +107,17 @@ class Index:
                     self._inside.add(each.id)
                 else:
                     outside.append(_snapshot(each, each.path, quota))
-        self._choose(inside)
-        self._choose(outside)
+        for snapshot in (*sorted(inside, key=_preference), *sorted(outside, key=_preference)):
+            self._by_uuid.setdefault(snapshot.uuid, []).append(snapshot)
         self.catalogue = Catalogue(
             snapshots=tuple(sorted(inside, key=_path)),
             outside=tuple(sorted(outside, key=_path)),
-            lineage={Uuid(each.uuid): Uuid(each.parent_uuid) for each in found if each.parent_uuid},
+            lineage={Uuid(each.uuid): Uuid(each.parent_uuid or NO_UUID) for each in found},
             partials=tuple(sorted(partials, key=_path)),
         )
 
-    def _choose(self, group: list[Snapshot]) -> None:
-        for snapshot in group:
-            known = self._by_uuid.setdefault(snapshot.uuid, snapshot)
-            original = snapshot.own_uuid == snapshot.uuid
-            if original and known.own_uuid != known.uuid and known in group:
-                self._by_uuid[snapshot.uuid] = snapshot
-
     def __getitem__(self, uuid: Uuid) -> Snapshot:
-        return self._by_uuid[uuid]
+        return self._by_uuid[uuid][0]
 
     def is_inside(self, snapshot: Snapshot) -> bool:
         """Return whether a snapshot of this index has its path from the directory."""
@@ -147,9 +140,21 @@ class Index:
             path=path,
             subvolume_id=subvolume_id,
         )
-        self._by_uuid[snapshot.uuid] = here
+        self._by_uuid.setdefault(snapshot.uuid, []).insert(0, here)
         self._top_path[subvolume_id] = join(self.directory, path)
+        self._inside.add(subvolume_id)
         self.received.setdefault(snapshot.uuid, set()).add(subvolume_id)
+
+    def forget(self, snapshot: Snapshot) -> None:
+        """Note that a snapshot of this index is gone; another of its effective UUID may be left."""
+        same = self._by_uuid[snapshot.uuid]
+        same[:] = [each for each in same if each.subvolume_id != snapshot.subvolume_id]
+        self.received.get(snapshot.uuid, set()).discard(snapshot.subvolume_id)
+
+
+def _preference(snapshot: Snapshot) -> tuple[bool, int]:
+    """Sort originals before copies."""
+    return snapshot.own_uuid != snapshot.uuid, snapshot.subvolume_id
 
 
 def _path(entry: Snapshot | Partial) -> bytes:

@@ -85,6 +85,8 @@ class Writer:
             except BaseException:
                 place.clear()
                 raise
+        if step.replaces is not None:
+            self._index.forget(step.replaces)
         self._index.add(snapshot, Uuid(info.uuid), info.id, step.path)
 
     def _identity(self, step: Step, snapshot: Snapshot, place: Place, received: Uuid) -> Identity:

@@ -1,0 +1,206 @@
+"""
+Measure the planner on made-up histories: time, memory, and how near its choices are to the best.
+
+    python -m bench.planner [edmonds] [loss] [priced] [limit]
+
+Each part prints a table; without arguments all do. Every row runs in a process of its own, so that
+peak memory is its own. Sizes come from simulated block maps and are taken before the clock starts.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING
+
+import networkx as nx
+
+from bench.histories import History, make
+from buttersink.catalogue import Diff, Uuid
+from buttersink.planner.arborescence import minimum_arborescence
+from buttersink.planner.candidates import candidates, closer
+from buttersink.planner.descent import Network, cheapest_chains
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+_OBJECT = 64 * 1024
+_HOP = 1e-5
+
+Arcs = tuple[list[int], list[int], list[int]]
+
+
+def arcs_of(history: History, diffs: Iterable[Diff]) -> Arcs:
+    """Return tails, heads and bytes; node 0 is nothing."""
+    number: dict[Uuid | None, int] = {None: 0}
+    for snapshot in history.snapshots:
+        number[snapshot.uuid] = len(number)
+    tails, heads, sizes = [], [], []
+    for diff in diffs:
+        tails.append(number[diff.parent])
+        heads.append(number[diff.to])
+        sizes.append(history.size(diff.parent, diff.to))
+    return tails, heads, sizes
+
+
+def near_pairs(history: History, near: int) -> list[Diff]:
+    """Return full sends and the `near` nearest in time on each side."""
+    uuids = [snapshot.uuid for snapshot in history.snapshots]
+    diffs = [Diff(to, None) for to in uuids]
+    for place, to in enumerate(uuids):
+        around = uuids[max(0, place - near) : place + near + 1]
+        diffs += [Diff(to, parent) for parent in around if parent != to]
+    return diffs
+
+
+def measured_pairs(history: History) -> list[Diff]:
+    """Return the candidates, and the closer ones that are asked for until there are none."""
+    diffs = list(candidates(history.snapshots, (), history.lineage))
+    sizes: dict[Diff, int] = {}
+    while len(sizes) < len(diffs):
+        sizes |= {diff: history.size(diff.parent, diff.to) for diff in diffs[len(sizes) :]}
+        diffs += closer(history.snapshots, (), history.lineage, sizes)
+    return diffs
+
+
+def least(nodes: int, arcs: Arcs) -> int:
+    """Return the bytes of the cheapest arborescence."""
+    return sum(arcs[2][arc] for arc in minimum_arborescence(nodes, *arcs)[1:])
+
+
+def priced(history: History, diffs: Iterable[Diff], hop: float) -> Network:
+    """Return the network of an empty store of diffs, in sixteenths of a byte."""
+    tails, heads, sizes = arcs_of(history, diffs)
+    full = statistics.median(s for s, tail in zip(sizes, tails, strict=True) if not tail)
+    return Network(
+        len(history.snapshots) + 1,
+        tails,
+        heads,
+        [17 * size + 16 * _OBJECT if hop else size for size in sizes],
+        [int(16 * hop * full)] * len(sizes),
+        [False] * len(sizes),
+        [False] + [True] * len(history.snapshots),
+    )
+
+
+def peak() -> float:
+    """Return the most memory this process has had, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def edmonds(kind: str, count: int, near: int) -> str:
+    """Time the arborescence, and networkx beside it where that ends."""
+    history = make(kind, count, 1)
+    nodes = len(history.snapshots) + 1
+    arcs = arcs_of(history, near_pairs(history, near))
+    before = peak()
+    start = time.perf_counter()
+    cost = least(nodes, arcs)
+    seconds = time.perf_counter() - start
+    row = f"{len(arcs[0]):9,} pairs {seconds:8.3f} s  {before:4.0f} -> {peak():4.0f} MiB"
+    if count > 200:
+        return row
+    graph = nx.DiGraph()
+    graph.add_weighted_edges_from(zip(*arcs, strict=True))
+    warnings.simplefilter("ignore")
+    start = time.perf_counter()
+    other = nx.minimum_spanning_arborescence(graph).size(weight="weight")
+    slower = (time.perf_counter() - start) / seconds
+    return f"{row}  networkx {slower:6.0f} times as long, cost equal: {other == cost}"
+
+
+def loss(kind: str, count: int, seed: int) -> str:
+    """Compare the best choice of the measured pairs with the best of all pairs."""
+    history = make(kind, count, seed)
+    uuids = [snapshot.uuid for snapshot in history.snapshots]
+    every = [Diff(to, None) for to in uuids]
+    every += [Diff(to, parent) for to in uuids for parent in uuids if parent != to]
+    nodes = len(uuids) + 1
+    best = least(nodes, arcs_of(history, every))
+    first = candidates(history.snapshots, (), history.lineage)
+    diffs = measured_pairs(history)
+    return (
+        f"{least(nodes, arcs_of(history, first)) / best:9.5f} with {len(first) / len(uuids):.1f}"
+        f" pairs each, {least(nodes, arcs_of(history, diffs)) / best:9.5f} with"
+        f" {len(diffs) / len(uuids):.1f} after searching closer"
+    )
+
+
+def plan(kind: str, count: int) -> str:
+    """Time lineage, candidates and the priced descent."""
+    history = make(kind, count, 1)
+    start = time.perf_counter()
+    diffs = candidates(history.snapshots, (), history.lineage)
+    chosen = time.perf_counter() - start
+    network = priced(history, diffs, _HOP)
+    start = time.perf_counter()
+    chains = cheapest_chains(network)
+    seconds = time.perf_counter() - start
+    return (
+        f"candidates {chosen:6.3f} s  descent {seconds:7.3f} s  {peak():4.0f} MiB  at most"
+        f" {chains.cost / chains.lower_bound:.4f} of the optimum, longest chain"
+        f" {max(chains.depths)}"
+    )
+
+
+def limit(kind: str, count: int, seed: int, longest: int) -> str:
+    """Say what a limit on the length of chains costs."""
+    history = make(kind, count, seed)
+    diffs = candidates(history.snapshots, (), history.lineage, far=True)
+    network = priced(history, diffs, 0)
+    free = cheapest_chains(network)
+    start = time.perf_counter()
+    bound = cheapest_chains(network, longest)
+    return (
+        f"{bound.cost / free.cost:.4f} of the cost without, chains {max(free.depths)} ->"
+        f" {max(bound.depths)}, {time.perf_counter() - start:.2f} s"
+    )
+
+
+PARTS: dict[str, tuple[Callable[..., str], Sequence[tuple[object, ...]]]] = {
+    "edmonds": (
+        edmonds,
+        [("gfs", 200, 40), *(("many", n, 20) for n in (500, 1000, 2000, 5000, 10_000))],
+    ),
+    "loss": (
+        loss,
+        [(k, 1000, s) for k in ("gfs", "many", "branchy", "linear", "mixed") for s in (1, 2, 3)],
+    ),
+    "priced": (
+        plan,
+        [
+            (kind, count)
+            for kind in ("linear", "many", "branchy", "mixed")
+            for count in (100, 300, 1000, 3000, 10_000)
+        ],
+    ),
+    "limit": (
+        limit,
+        [
+            (k, n, s, 32)
+            for k, n in (("linear", 200), ("gfs", 200), ("many", 1000))
+            for s in (1, 2, 3)
+        ],
+    ),
+}
+
+
+def main() -> None:
+    """Run the parts named on the command line."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
+        for part in sys.argv[1:] or PARTS:
+            work, rows = PARTS[part]
+            print(f"{part}: {work.__doc__}")
+            for row in rows:
+                label = " ".join(str(value) for value in row)
+                print(f"  {label:18} {pool.submit(work, *row).result()}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

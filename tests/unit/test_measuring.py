@@ -1,0 +1,92 @@
+"""What is asked for, and when asking stops."""
+
+from __future__ import annotations
+
+from buttersink.catalogue import Diff, Exactness, Measurement, Snapshot, Uuid
+from buttersink.planner import Arrival, Survey
+from buttersink.planner.measuring import Measuring
+
+
+def uuid(number: int) -> Uuid:
+    return Uuid(number.to_bytes(16, "big"))
+
+
+def made(number: int) -> Snapshot:
+    return Snapshot(uuid(number), uuid(number), uuid(10**6), None, number, number, b"%d" % number)
+
+
+def sending(*numbers: int, held: tuple[int, ...] = ()) -> Survey:
+    return Survey(
+        send=tuple(Arrival(made(n), b"%d" % n) for n in numbers),
+        held=tuple(made(n) for n in held),
+    )
+
+
+def measured(survey: Survey, *, commands: int) -> tuple[Measuring, list[tuple[Diff, ...]]]:
+    """Answer every question with so many commands; return the questions, too."""
+    measuring, batches = Measuring(survey), []
+    while batch := measuring.next():
+        batches.append(batch)
+        for diff in batch:
+            length = 1000 if diff.parent else 100_000
+            measuring.learn(Measurement(diff, length, commands))
+    return measuring, batches
+
+
+def test_nothing_to_send_asks_for_nothing() -> None:
+    assert Measuring(Survey()).next() == ()
+    assert Measuring(sending(held=(1, 2))).next() == ()
+
+
+def test_first_each_snapshot_from_what_it_grew_out_of() -> None:
+    first = Measuring(sending(1, 2, 3)).next()
+    assert set(first) == {Diff(uuid(1), None), Diff(uuid(2), uuid(1)), Diff(uuid(3), uuid(2))}
+
+
+def test_what_is_held_is_grown_out_of_but_not_asked_for() -> None:
+    assert Measuring(sending(2, held=(1,))).next() == (Diff(uuid(2), uuid(1)),)
+
+
+def test_a_small_history_is_measured_whole() -> None:
+    measuring, _batches = measured(sending(*range(1, 9)), commands=10)
+    assert len(measuring.sizes) == measuring.candidates == 64
+
+
+def test_a_dear_one_is_measured_little_beyond_what_has_to_be() -> None:
+    measuring, batches = measured(sending(*range(1, 101)), commands=50_000)
+    assert len(batches[0]) == 100
+    assert measuring.asked <= 115
+    assert measuring.candidates > 400
+
+
+def test_a_large_difference_has_its_lineage_searched() -> None:
+    measuring = Measuring(sending(*range(1, 41)))
+    asked: list[Diff] = []
+    while batch := measuring.next():
+        asked += batch
+        for diff in batch:
+            length = 1000 if diff.parent else 100_000
+            if diff.parent and diff.to == uuid(40):  # most like the twentieth, as after a restore
+                length += 4500 * abs(20 - int.from_bytes(diff.parent, "big"))
+            measuring.learn(Measurement(diff, length, 100_000))
+    found = [size.bytes for diff, size in measuring.sizes.items() if diff.to == uuid(40)]
+    assert min(found) < 10_000
+    assert len(asked) <= 6 * 40
+
+
+def test_nothing_is_asked_for_twice() -> None:
+    _measuring, batches = measured(sending(*range(1, 41), held=(0, 50)), commands=100)
+    asked = [diff for batch in batches for diff in batch]
+    assert len(asked) == len(set(asked))
+
+
+def test_what_cannot_be_sent_is_not_asked_for() -> None:
+    survey = Survey(send=(Arrival(made(1), b"1", problem="taken"), Arrival(made(2), b"2")))
+    _measuring, batches = measured(survey, commands=10)
+    assert batches == [(Diff(uuid(2), None),)]
+
+
+def test_guesses_are_kept_as_guesses() -> None:
+    measuring = Measuring(sending(1))
+    measuring.guess(Diff(uuid(1), None), 5)
+    assert measuring.sizes[Diff(uuid(1), None)].exactness is Exactness.ESTIMATED
