@@ -58,6 +58,7 @@ _NAME_MAX = 255  # BTRFS_NAME_LEN
 
 _MAX = 2**64 - 1
 _SEARCH_BUFFER = 256 * 1024  # an item is smaller than a tree node, and that is 64 KiB at most
+_SMALL_BUFFER = 4096  # for one item of a kind that is known to be small
 _SEARCH_KEY = struct.Struct("=7Q4I4QQ")  # struct btrfs_ioctl_search_key, then buf_size
 _SEARCH_HEADER = struct.Struct("=QQQII")  # struct btrfs_ioctl_search_header
 _SEND_ARGS = struct.Struct("=qQQQQI28x")  # struct btrfs_ioctl_send_args
@@ -97,14 +98,15 @@ def search(fd: int, tree: int, first: Key, last: Key, *, min_transid: int = 0) -
 
     Only items in nodes written in transaction `min_transid` or later are sure to be found.
     """
-    buffer = bytearray(_SEARCH_KEY.size + _SEARCH_BUFFER)
+    room = _SMALL_BUFFER if first == last else _SEARCH_BUFFER
+    buffer = bytearray(_SEARCH_KEY.size + room)
     view = memoryview(buffer)
     header, header_size = _SEARCH_HEADER.unpack_from, _SEARCH_HEADER.size
     low = first
     while low <= last:
         _SEARCH_KEY.pack_into(
             buffer, 0, tree, low[0], last[0], low[2], last[2], min_transid, _MAX,
-            low[1], last[1], 0xFFFFFFFF, 0, 0, 0, 0, 0, _SEARCH_BUFFER,
+            low[1], last[1], 0xFFFFFFFF, 0, 0, 0, 0, 0, room,
         )  # fmt: skip
         fcntl.ioctl(fd, _TREE_SEARCH_V2, buffer)
         found: int = struct.unpack_from("=I", buffer, 64)[0]  # nr_items

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from buttersink.planner.surveying import Survey
 
 _ALWAYS = 10_000  # commands that optional measurements may have: about 0.1 s
-_SHARE = 8  # and one for so many commands of the measurements that have to be
+_SHARE = 16  # and one for so many commands of the measurements that have to be
 _SEARCH = 4  # measurements per snapshot after which its lineage is searched no further
 _SEND = 100  # commands that starting one measurement counts for
 _BATCH = 16  # most optional measurements between two looks at what they have cost

@@ -37,18 +37,22 @@ class Pair:
         self._ids = snapshot_id, parent_id
         self._roots = roots
 
-    def _inodes(self, path: bytes) -> Iterator[int]:
+    def _items(self, path: bytes, mode: int = 0) -> Iterator[tuple[Inode, Inode]]:
+        """
+        Yield for each inode at a path what it is in the snapshot and what it was.
+
+        With a `mode` only inodes that have one of its bits.
+        """
+        seen = set()
         for root in self._roots:
             try:
-                yield os.stat(path, dir_fd=root, follow_symlinks=False).st_ino
+                found = os.stat(path, dir_fd=root, follow_symlinks=False)
             except OSError:  # no such path in this one
                 continue
-
-    def _items(self, path: bytes) -> Iterator[tuple[Inode, Inode]]:
-        """Yield for each inode at a path what it is in the snapshot and what it was."""
-        fd = self._roots[0]
-        for number in set(self._inodes(path)):
-            now, before = (inode_of(fd, subvolume, number) for subvolume in self._ids)
+            if found.st_ino in seen or (mode and not found.st_mode & mode):
+                continue
+            seen.add(found.st_ino)
+            now, before = (inode_of(root, number, found.st_ino) for number in self._ids)
             if now and before:
                 yield now, before
 
@@ -60,7 +64,7 @@ class Pair:
         """Return the permissions that a change of owner takes away and nothing brings back."""
         modes = {
             now.mode
-            for now, old in self._items(change.path)
+            for now, old in self._items(change.path, _LOST_BY_CHOWN)
             if stat.S_ISREG(now.mode) and now.mode == old.mode and now.mode & _LOST_BY_CHOWN
             if (now.owner, now.group) == (change.owner, change.group) != (old.owner, old.group)
         }

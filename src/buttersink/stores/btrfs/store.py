@@ -12,6 +12,7 @@ short.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from buttersink.planner.plan import Step
     from buttersink.stores.btrfs.writing import Writer
     from buttersink.stream import Rewriter
+
+
+# Waking up for each command of a metadata-only send costs as much as the kernel's work for it.
+_FULL, _NAP = 64 * 1024, 0.0005  # bytes, seconds
 
 
 class BtrfsStore(Store):
@@ -118,6 +123,8 @@ class BtrfsStore(Store):
             with closing(self._kernel_stream(diff, fds, ids, ioctl.SEND_NO_FILE_DATA)) as chunks:
                 for chunk in chunks:
                     length.feed(chunk)
+                    if len(chunk) < _FULL:
+                        time.sleep(_NAP)
             size = length.result()
             if diff.parent:
                 pair = Pair(*ids, fds)
