@@ -210,7 +210,7 @@ PARTS: dict[str, tuple[Callable[..., str], Sequence[tuple[object, ...]]]] = {
         [
             (k, n, s, 32)
             for k, n in (("linear", 200), ("gfs", 200), ("many", 1000))
-            for s in (1, 2, 3)
+            for s in (1, 2, 3, 4)
         ],
     ),
 }

@@ -57,7 +57,11 @@ def list_store(store: Store, options: Options, reporter: Reporter) -> Catalogue:
 
 def prepare(source: Store, destination: Store, options: Options, reporter: Reporter) -> Plan:
     """Return the plan that makes the destination hold what the source holds. Changes nothing."""
-    survey = planner.survey(source.catalogue(), destination.catalogue(), options.plan)
+    here, there = source.catalogue(), destination.catalogue()
+    survey = planner.survey(here, there, options.plan)
+    own = {snapshot.own_uuid for snapshot in here.snapshots}
+    if any(arrival.snapshot.own_uuid in own for arrival in survey.copy):
+        reporter.note("Source and destination are on the same file system: copies are no backup.")
     if not survey.send:
         return planner.make_plan(survey, {})
     from buttersink.planner.measuring import Measuring

@@ -163,7 +163,7 @@ def is_idle(plan: Plan) -> bool:
 def summary_of(source: str, destination: str, plan: Plan) -> str:
     """Return the plan in one line."""
     if is_idle(plan):
-        return _idle(printable(source), printable(destination), len(plan.steps))
+        return _idle(printable(source), printable(destination), _kept(plan))
     actions = [None if step.problem else step.action for step in steps_of(plan)]
     parts = {
         Action.SEND: f"to send, {_sending(plan)}",
@@ -177,6 +177,11 @@ def summary_of(source: str, destination: str, plan: Plan) -> str:
     return (
         ", ".join(f"{counts[action]} {parts[action]}" for action in parts if counts[action]) + "."
     )
+
+
+def _kept(plan: Plan) -> int:
+    """Return how many snapshots are there already; two subvolumes can be one."""
+    return len({step.snapshot.uuid for step in plan.of(Action.KEEP) if step.snapshot})
 
 
 def _idle(source: str, destination: str, count: int) -> str:

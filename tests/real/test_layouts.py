@@ -134,6 +134,17 @@ def test_other_tools_snapshots_are_taken_as_they_lie(source: Path, destination: 
         assert_same(snaps / path, destination / path)
 
 
+def test_a_snapshot_inside_a_snapshot_is_told_apart_before_anything_is_sent(
+    source: Path, destination: Path
+) -> None:
+    outer = create_subvolume(source / "outer")
+    snapshot(outer, outer / "inner")
+    subprocess.run(["btrfs", "property", "set", "-ts", outer, "ro", "true"], check=True)
+    done = buttersink(f"{source}/", destination, status=1)
+    assert "inside the read-only snapshot outer" in done.err
+    assert paths(destination) == ["outer"]
+
+
 def test_hostile_names_arrive(source: Path, destination: Path) -> None:
     live = create_subvolume(source / "live")
     (live / "data").write_bytes(os.urandom(10_000))

@@ -124,6 +124,12 @@ class TestCandidates:
         assert Diff(branch[0].uuid, base[21].uuid) in found
         assert Diff(base[21].uuid, branch[0].uuid) in found
 
+    def test_go_backwards_in_time_too(self) -> None:
+        snapshots = line(50)
+        found = candidates(snapshots, (), {})
+        for older, newer in zip(snapshots, snapshots[1:], strict=False):
+            assert Diff(older.uuid, newer.uuid) in found
+
     def test_a_fork_at_a_snapshot_that_is_no_parent_joins_its_neighbours(self) -> None:
         base = line(50)
         branch = line(10, parent=b"B", start=100)

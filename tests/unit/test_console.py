@@ -961,6 +961,7 @@ def test_the_documented_examples_have_the_keys_that_are_written() -> None:
     out = console(sync, as_json=True)
     out.plan("a", "b", Plan(SENDS), False)  # noqa: FBT003
     out.report(Report((result(1, Status.DONE),), 1, 1.0, ()))
-    assert [shape(example) for example in examples] == [
+    mine = [example for example in examples if "directory" not in example]  # btrfslist has its own
+    assert [shape(example) for example in mine] == [
         shape(json.loads(stream.getvalue())) for stream in (listing, sync)
     ]

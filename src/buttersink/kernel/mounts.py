@@ -60,10 +60,15 @@ def _unescape(field: bytes) -> bytes:
     return _OCTAL.sub(lambda match: bytes((int(match[1], 8),)), field)
 
 
+def mount_id(fd: int) -> int:
+    """Return the number of the mount through which a file was opened, from proc_pid_fdinfo(5)."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(b"mnt_id:"))
+
+
 def mount_of(fd: int) -> Mount:
     """Return the mount through which a file was opened; `LookupError` if it is gone by now."""
-    with open(f"/proc/self/fdinfo/{fd}", "rb") as lines:
-        number = next(int(line.split()[1]) for line in lines if line.startswith(b"mnt_id:"))
+    number = mount_id(fd)
     for mount in list_mounts():
         if mount.id == number:
             return mount

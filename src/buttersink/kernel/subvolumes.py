@@ -23,6 +23,7 @@ _QGROUP_ON = 0x1  # BTRFS_QGROUP_STATUS_FLAG_ON; RESCAN 2, INCONSISTENT 4, SIMPL
 _QGROUP_STATES = 0xF
 
 NO_UUID = bytes(16)
+_NO_PLACE = (0, 0, b"")
 
 
 class Subvolume(NamedTuple):
@@ -61,9 +62,10 @@ class Subvolume(NamedTuple):
 
 def list_subvolumes(fd: int) -> list[Subvolume]:
     """
-    Return every subvolume of the file system that `fd` lies in, but the top level, by number.
+    Return every subvolume of the file system that `fd` lies in, by number.
 
-    Those already deleted and not yet cleaned up are left out. EPERM without CAP_SYS_ADMIN.
+    The first is the top level, with an empty path. Those already deleted and not yet cleaned up are
+    left out. EPERM without CAP_SYS_ADMIN.
     """
     unpack, unpack_ref = _ROOT_ITEM.unpack_from, _ROOT_REF.unpack_from
     items: dict[int, tuple[int, int, int, bytes, bytes, bytes, int, int, int, int, int, int]] = {}
@@ -74,12 +76,14 @@ def list_subvolumes(fd: int) -> list[Subvolume]:
         if kind == ioctl.ROOT_BACKREF:
             dirid, _sequence, length = unpack_ref(payload)
             places[objectid] = (offset, dirid, bytes(payload[18 : 18 + length]))
-        elif kind == ioctl.ROOT_ITEM and len(payload) >= _ROOT_ITEM.size:
+        elif kind == ioctl.ROOT_ITEM:
+            if len(payload) < _ROOT_ITEM.size:  # not changed since before Linux 3.6: no UUIDs yet
+                payload = memoryview(bytes(payload).ljust(_ROOT_ITEM.size, b"\0"))  # noqa: PLW2901
             items[objectid] = unpack(payload)
     paths = _resolve_paths(fd, places)
     return [
         Subvolume(
-            number, places[number][0], path, generation, bool(flags & 1), level,
+            number, places.get(number, _NO_PLACE)[0], path, generation, bool(flags & 1), level,
             uuid, None if parent == NO_UUID else parent,
             None if received == NO_UUID else received, ctransid, stransid,
             seconds * 1_000_000_000 + nanoseconds,
@@ -121,7 +125,7 @@ def _resolve_paths(fd: int, places: dict[int, tuple[int, int, bytes]]) -> dict[i
             above, inside = paths[parent], directory(parent, dirid)
             known = above is not None and inside is not None
             paths[child] = join(above or b"", (inside or b"") + name) if known else None
-    return {number: path for number in sorted(places) if (path := paths[number]) is not None}
+    return {number: path for number, path in sorted(paths.items()) if path is not None}
 
 
 def _directory_inside(fd: int, tree: int, inode: int) -> bytes | None:

@@ -142,12 +142,23 @@ class _Obstacles:
 
     def __init__(self, source: Catalogue, destination: Catalogue, options: PlanOptions) -> None:
         self._source = {snapshot.uuid: snapshot for snapshot in source.snapshots}
+        self._wanted = {s.path for s in source.snapshots if not options.excludes(s)}
         self._at = {snapshot.path: snapshot for snapshot in destination.snapshots}
         self._options = options
+
+    def _inside_of(self, path: bytes) -> bytes:
+        """Return the path of a snapshot, there or to arrive, that has this path inside it."""
+        above = path.rpartition(b"/")[0]
+        while above and above not in self._at and above not in self._wanted:
+            above = above.rpartition(b"/")[0]
+        return above
 
     def meet(self, snapshot: Snapshot) -> Arrival:
         """Return how a snapshot of the source can appear at its path."""
         old = self._at.get(snapshot.path)
+        if above := self._inside_of(snapshot.path):
+            problem = f"it would lie inside the read-only snapshot {printable(above)}"
+            return Arrival(snapshot, snapshot.path, problem=problem)
         if old is None:
             return Arrival(snapshot, snapshot.path)
         twin = self._source.get(old.uuid)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 import sys
 from dataclasses import dataclass
 from itertools import accumulate
@@ -26,7 +25,7 @@ from buttersink.catalogue import Uuid, uuid_text
 from buttersink.drawing import draw_table
 from buttersink.errors import LocationError, printable
 from buttersink.kernel import ioctl
-from buttersink.kernel.mounts import list_mounts
+from buttersink.kernel.mounts import list_mounts, mount_id
 from buttersink.kernel.subvolumes import Subvolume, join, list_subvolumes, quota_sizes
 from buttersink.stores.btrfs.directory import translating
 from buttersink.utilities.command import make_parser, program_version, run
@@ -64,9 +63,6 @@ generation, size, exclusive (bytes or null), read_only, own_uuid, parent_uuid,
 received_uuid (or null), mounts (a list). A byte 0xXX of a path that is not
 UTF-8 is \\udcXX there.
 """
-
-# struct btrfs_root_item as in kernel.subvolumes, which lists what can be sent: not the top level
-_ROOT_ITEM = struct.Struct("<160xQ40xQ22xB8x16s16s16s4Q12xQI")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,7 +133,7 @@ def read_listing(directory: bytes) -> Listing:
     try:
         filesystem = _filesystem_of(fd, directory)
         with translating(LocationError, "cannot list subvolumes", directory):
-            found = sorted([_top_level(fd), *list_subvolumes(fd)], key=attrgetter("path"))
+            found = sorted(list_subvolumes(fd), key=attrgetter("path"))
             sizes = quota_sizes(fd)
     finally:
         os.close(fd)
@@ -158,21 +154,6 @@ def _filesystem_of(fd: int, directory: bytes) -> bytes:
                 raise
             why = "it is not on a btrfs file system"
             raise LocationError("cannot list subvolumes", where=directory, why=why) from error
-
-
-def _top_level(fd: int) -> Subvolume:
-    key = (ioctl.FS_TREE, ioctl.ROOT_ITEM, 0)
-    (item,) = ioctl.search(fd, ioctl.ROOT_TREE, key, key)
-    whole = bytes(item.payload).ljust(_ROOT_ITEM.size, b"\0")  # before Linux 3.6 it was shorter
-    (
-        generation, flags, level, uuid, parent, received,
-        ctransid, _otransid, stransid, _rtransid, seconds, nanoseconds,
-    ) = _ROOT_ITEM.unpack_from(whole)  # fmt: skip
-    return Subvolume(
-        ioctl.FS_TREE, 0, b"", generation, bool(flags & 1), level,
-        uuid, parent if any(parent) else None, received if any(received) else None,
-        ctransid, stransid, seconds * 1_000_000_000 + nanoseconds,
-    )  # fmt: skip
 
 
 # Where it is mounted
@@ -199,7 +180,7 @@ def _shows(mount: Mount, filesystem: bytes) -> bool:
     except OSError:  # of a file, or hidden below another mount
         return False
     try:
-        return _mount_id(fd) == mount.id and ioctl.filesystem_id(fd) == filesystem
+        return mount_id(fd) == mount.id and ioctl.filesystem_id(fd) == filesystem
     except OSError:  # hidden below something that is not btrfs
         return False
     finally:
@@ -246,14 +227,9 @@ def _leads_elsewhere(path: bytes, mount: Mount) -> bool:
     except OSError:
         return True
     try:
-        return _mount_id(fd) != mount.id
+        return mount_id(fd) != mount.id
     finally:
         os.close(fd)
-
-
-def _mount_id(fd: int) -> int:
-    with open(f"/proc/self/fdinfo/{fd}", "rb") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith(b"mnt_id:"))
 
 
 # How it is shown

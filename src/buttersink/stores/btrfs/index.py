@@ -99,7 +99,7 @@ class Index:
                 if below and single is None:
                     size = quota[each.id][0] if each.id in quota else None
                     partials.append(Partial(path, uuid, each.created, each.id, size))
-            elif each.read_only:
+            elif each.read_only and each.path and each.uuid != NO_UUID:
                 self._top_path[each.id] = each.path
                 self._ctransid[each.id] = each.ctransid
                 if below and single in (None, path):
