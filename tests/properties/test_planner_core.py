@@ -276,6 +276,18 @@ class TestCheapestChains:
             assert cost is not None
             assert chains.cost <= cost
 
+    @pytest.mark.parametrize("prices", PRICES)
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_no_single_move_makes_it_cheaper(self, kind: str, prices: tuple[float, float]) -> None:
+        network = of_history(kind, 300, 1, hop=prices[0], chain=prices[1], near=True)
+        chains = cheapest_chains(network)
+        step = max(1, len(network.heads) // 400)
+        for arc in range(0, len(network.heads), step):
+            moved = list(chains.entering)
+            moved[network.heads[arc]] = arc
+            cost = score(network, moved)
+            assert cost is None or cost >= chains.cost
+
     def test_a_chain_of_5000_needs_no_recursion(self) -> None:
         nodes = 5001
         network = Network(

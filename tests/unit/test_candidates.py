@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -127,7 +128,7 @@ class TestCandidates:
     def test_go_backwards_in_time_too(self) -> None:
         snapshots = line(50)
         found = candidates(snapshots, (), {})
-        for older, newer in zip(snapshots, snapshots[1:], strict=False):
+        for older, newer in pairwise(snapshots):
             assert Diff(older.uuid, newer.uuid) in found
 
     def test_a_fork_at_a_snapshot_that_is_no_parent_joins_its_neighbours(self) -> None:

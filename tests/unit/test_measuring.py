@@ -86,6 +86,15 @@ def test_what_cannot_be_sent_is_not_asked_for() -> None:
     assert batches == [(Diff(uuid(2), None),)]
 
 
+def test_what_cannot_be_guessed_first_is_followed_by_all_the_rest() -> None:
+    measuring = Measuring(sending(*range(1, 31)))
+    first = measuring.next()
+    rest: list[Diff] = []
+    while batch := measuring.next():
+        rest += batch
+    assert len(first) + len(rest) == measuring.candidates
+
+
 def test_guesses_are_kept_as_guesses() -> None:
     measuring = Measuring(sending(1))
     measuring.guess(Diff(uuid(1), None), 5)

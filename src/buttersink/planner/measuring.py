@@ -4,10 +4,10 @@ Which sizes to ask for, and when to stop asking. No I/O here.
 First every snapshot's diff from what it grew out of: with those a plan can be made, and mostly they
 are that plan. Where such a diff is a good part of a full send, or where a snapshot grew out of what
 is only guessed, its lineage is searched, since much can be won. Then other candidates, the nearest
-in time first, for as long as measuring stays cheap beside sending: the work of a measurement is
-counted in commands, of which sending has as many and has to carry them out at the other end, too.
-Small histories are measured whole, so their plan is the true minimum over all candidates; in large
-ones what is left out can save next to nothing.
+in time first, for as long as measuring stays cheap beside sending. Both are counted in commands: a
+measurement has as many as the send, which has to carry them out at the other end, too, and to move
+the data. Small histories and those of large files are measured whole, so their plan is the true
+minimum over all candidates; elsewhere what is left out can save next to nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from buttersink.planner.surveying import Survey
 
 _ALWAYS = 10_000  # commands that optional measurements may have: about 0.1 s
-_SHARE = 16  # and one for so many commands of the measurements that have to be
+_SHARE = 8  # measuring may take one part in so many of sending
+_CARRY_OUT = 2  # sending a command takes so many times what measuring it takes (about 20 us)
+_DATA = 8192  # and moving so many bytes takes as long as one command measured
 _SEARCH = 4  # measurements per snapshot after which its lineage is searched no further
 _SEND = 100  # commands that starting one measurement counts for
 _BATCH = 16  # most optional measurements between two looks at what they have cost
@@ -55,7 +57,7 @@ class Measuring:
         nearest_first = sorted(self._possible, key=lambda diff: _distance(diff, age))
         self._left = filter(self._is_new, nearest_first)
         self._asked: set[Diff] = set()
-        self._allowance = _ALWAYS
+        self._allowance = 0.0
         self._work = 0
 
     def next(self) -> tuple[Diff, ...]:
@@ -64,10 +66,12 @@ class Measuring:
         if not batch and self._necessary:
             batch = self._search()
             self._necessary = bool(batch)
-        if not batch and self._allowance > 0:
-            affordable = self._allowance * len(self.sizes) // max(1, self._work)
-            count = max(1, min(affordable, _BATCH))
-            batch = tuple(islice(self._left, count))
+            if not batch:
+                self._allowance = _ALWAYS + max(0.0, self._allowance)
+        if not batch:
+            each = self._work / max(1, len(self.sizes))  # guesses cost nothing
+            affordable = int(self._allowance / each) if each else _BATCH
+            batch = tuple(islice(self._left, min(affordable, _BATCH)))
         self.asked += len(batch)
         self._asked.update(batch)
         return batch
@@ -94,14 +98,20 @@ class Measuring:
         self.sizes[measurement.diff] = Size(measurement.bytes, Exactness.MEASURED)
         work = measurement.commands + _SEND
         self._work += work
-        self._allowance += work // _SHARE if self._necessary else -work
+        self._allowance -= work
+        if self._necessary:
+            sending = measurement.commands * _CARRY_OUT + measurement.bytes / _DATA
+            self._allowance += sending / _SHARE
 
     def guess(self, diff: Diff, length: int) -> None:
         """Take a rough size instead."""
         self.sizes[diff] = Size(length, Exactness.ESTIMATED)
 
 
-def _distance(diff: Diff, age: dict[Uuid, int]) -> tuple[bool, int, bytes, bytes]:
+def _distance(diff: Diff, age: dict[Uuid, int]) -> tuple[bool, int, bool, int, bytes]:
+    """Sort the nearest in time first, and those that lead forward; full sends last."""
+    to = age[diff.to]
     if diff.parent is None:
-        return True, age[diff.to], diff.to, b""
-    return False, abs(age[diff.to] - age[diff.parent]), diff.to, diff.parent
+        return True, 0, False, to, diff.to
+    since = to - age[diff.parent]
+    return False, abs(since), since < 0, to, diff.to
