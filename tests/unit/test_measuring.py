@@ -86,6 +86,15 @@ def test_what_cannot_be_sent_is_not_asked_for() -> None:
     assert batches == [(Diff(uuid(2), None),)]
 
 
+def test_a_batch_that_was_dearer_than_expected_is_the_last() -> None:
+    measuring, batches = Measuring(sending(*range(1, 41))), 0
+    while batch := measuring.next():
+        batches += 1
+        for diff in batch:
+            measuring.learn(Measurement(diff, 1000, 10 if batches == 1 else 10_000))
+    assert batches == 2
+
+
 def test_what_cannot_be_guessed_first_is_followed_by_all_the_rest() -> None:
     measuring = Measuring(sending(*range(1, 31)))
     first = measuring.next()

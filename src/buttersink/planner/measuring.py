@@ -71,7 +71,7 @@ class Measuring:
         if not batch:
             each = self._work / max(1, len(self.sizes))  # guesses cost nothing
             affordable = int(self._allowance / each) if each else _BATCH
-            batch = tuple(islice(self._left, min(affordable, _BATCH)))
+            batch = tuple(islice(self._left, max(0, min(affordable, _BATCH))))
         self.asked += len(batch)
         self._asked.update(batch)
         return batch
