@@ -91,7 +91,8 @@ def test_a_batch_that_was_dearer_than_expected_is_the_last() -> None:
     while batch := measuring.next():
         batches += 1
         for diff in batch:
-            measuring.learn(Measurement(diff, 1000, 10 if batches == 1 else 10_000))
+            length = 1000 if diff.parent else 100_000
+            measuring.learn(Measurement(diff, length, 10 if batches == 1 else 10_000))
     assert batches == 2
 
 
