@@ -48,6 +48,7 @@ PROGRAMS = Path(sys.executable).parent
 TIMED = Path(__file__).with_name("timed.py")
 IMAGE_BYTES = 16 << 30  # sparse
 PARTS = "abcde"
+MODULES = "buttersink.cli, buttersink.stores.btrfs"  # what every run of the command imports
 
 Document = dict[str, Any]
 
@@ -174,12 +175,12 @@ def compare_many(directory: Path, runs: int) -> Iterator[Comparison]:
         snapshots = source / "snapshots"
         snapshots.mkdir()
         add_snapshots(live, snapshots, range(1000))
-        sync = ("--json", f"{snapshots}/", f"{target}/")
+        sync = (f"{snapshots}/", f"{target}/")
         buttersink(*sync, cache=cache)
-        yield compare_listing("1,000 again, none to send", sync, [source, target], cache, runs)
+        yield from compare_listing("1,000 again, none to send", sync, [source, target], cache, runs)
         add_snapshots(live, snapshots, range(1000, 5000))
         listing = ("-e", f"{snapshots}/")
-        yield compare_listing("5,000 listed", listing, [source], cache, runs)
+        yield from compare_listing("5,000 listed", listing, [source], cache, runs)
 
 
 def add_snapshots(live: Path, directory: Path, numbers: range) -> None:
@@ -191,11 +192,18 @@ def add_snapshots(live: Path, directory: Path, numbers: range) -> None:
 
 def compare_listing(
     name: str, arguments: tuple[str, ...], tops: list[Path], cache: Path, runs: int
-) -> Comparison:
-    """Compare a command that sends nothing with `btrfs subvolume list` of the file systems."""
+) -> Iterator[Comparison]:
+    """
+    Compare a command that sends nothing with `btrfs subvolume list` of the file systems.
+
+    The second comparison leaves out what starting ButterSink takes: the interpreter, its modules.
+    """
 
     def ours() -> Measured:
         return buttersink(*arguments, cache=cache)
+
+    def started() -> float:
+        return timed(sys.executable, "-c", f"import {MODULES}", cache=cache).seconds
 
     def lists() -> float:
         started = perf_counter()
@@ -203,10 +211,12 @@ def compare_listing(
             btrfs("subvolume", "list", top)
         return perf_counter() - started
 
-    in_turns(1, ours, lists)
-    measured, list_times = in_turns(runs, ours, lists)
+    turns = [(ours().seconds, started(), lists()) for _ in range(runs + 1)][1:]
+    whole, starts, listed = (list(times) for times in zip(*turns, strict=True))
     other = "subvolume list" + (" twice" if len(tops) == 2 else "")
-    return Comparison(name, other, [each.seconds for each in measured], list_times)
+    yield Comparison(name, other, whole, listed)
+    working = [each - start for each, start in zip(whole, starts, strict=True)]
+    yield Comparison("   the same after its start", other, working, listed)
 
 
 def interpreter_start(runs: int) -> list[float]:
