@@ -50,7 +50,7 @@ def list_store(store: Store, options: Options, reporter: Reporter) -> Catalogue:
             reporter.measuring(len(sizes), len(unknown))
     return replace(
         found,
-        snapshots=tuple(s if s.size else replace(s, size=sizes.get(s.uuid)) for s in listed),
+        snapshots=tuple(replace(s, size=sizes[s.uuid]) if s.uuid in sizes else s for s in listed),
         partials=tuple(p for p in found.partials if not options.plan.excludes(p)),
     )
 
