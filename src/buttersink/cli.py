@@ -235,7 +235,6 @@ def _guarded(arguments: _Arguments, console: Console) -> int:
     except _Terminated as error:
         return 128 + error.number
     except BrokenPipeError:  # whoever reads our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:  # stores translate theirs, so this is our own output
         failure = error
@@ -262,6 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream or stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             for stream in (sys.stdout, sys.stderr)
         )
+        stack.callback(_flush, stdout, stderr)
         try:
             arguments = _parser().parse_args(argv, namespace=_Arguments())
             logfile = _open_logfile(arguments.logfile, stack)
@@ -279,6 +279,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             logfile=logfile,
         )
         return _guarded(arguments, console)
+
+
+def _flush(*streams: TextIO) -> None:
+    """Let go of what cannot be written, so that the interpreter does not try again at its end."""
+    for stream in streams:
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _open_logfile(path: str | None, stack: ExitStack) -> TextIO | None:

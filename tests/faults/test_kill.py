@@ -7,12 +7,16 @@ import subprocess
 import time
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.command import buttersink, checksumdir, command_line, listing, paths
 from tests.support.history import make_history
 from tests.support.loopfs import MIB, btrfs, is_mounted
+
+if TYPE_CHECKING:
+    from tests.conftest import MakeFilesystem
 
 pytestmark = pytest.mark.root
 
@@ -28,7 +32,9 @@ def empty(directory: Path) -> None:
         btrfs("subvolume", "delete", directory / path)
 
 
-def test_twenty_kills(source: Path, destination: Path) -> None:
+def test_twenty_kills(source: Path, make_filesystem: MakeFilesystem) -> None:
+    # btrfs clears away what was deleted in its own time, so there is room for all the runs
+    destination = make_filesystem("destination", size_bytes=8192 * MIB).mountpoint
     history = make_history(source, seed=7, count=5, base_bytes=24 * MIB, change_bytes=4 * MIB)
     true = digests(history.directory)
     command = command_line("-e", f"{history.directory}/", destination)
