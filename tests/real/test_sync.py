@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 from itertools import permutations
 from typing import TYPE_CHECKING
 
 import pytest
 
+from bench import timed
 from buttersink.catalogue import Diff
 from buttersink.location import parse_location
 from buttersink.planner.arborescence import minimum_arborescence
 from buttersink.stores import Mode, Role, open_store
-from tests.support.command import assert_same, buttersink, listing, paths
+from tests.support.command import assert_same, buttersink, command_line, listing, paths
 from tests.support.history import History, make_history
-from tests.support.loopfs import MIB, btrfs, show_subvolume
+from tests.support.loopfs import MIB, btrfs, create_subvolume, show_subvolume, snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,6 +122,18 @@ def test_one_snapshot_is_sent_alone_and_keeps_its_name(history: History, destina
     buttersink(made.path, destination / "one" / "place")
     assert paths(destination) == [f"one/place/{made.path.name}"]
     assert_same(made.path, destination / "one" / "place" / made.path.name)
+
+
+def test_memory_does_not_grow_with_what_is_sent(
+    source: Path, destination: Path, tmp_path: Path
+) -> None:
+    live = create_subvolume(source / "live")
+    (source / "snaps").mkdir()
+    (live / "big").write_bytes(os.urandom(300 * MIB))
+    snapshot(live, source / "snaps" / "big")
+    measure = [sys.executable, "-I", "-S", timed.__file__, tmp_path / "usage"]
+    subprocess.run([*measure, *command_line(f"{source}/snaps/", destination)], check=True)
+    assert json.loads((tmp_path / "usage").read_text())["peak_bytes"] < 120 * MIB
 
 
 def test_estimates_make_a_plan_that_works(history: History, destination: Path) -> None:

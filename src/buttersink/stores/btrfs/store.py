@@ -12,6 +12,7 @@ short.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
@@ -107,15 +108,18 @@ class BtrfsStore(Store):
         """Yield exact lengths, by metadata-only sends, one per processor at a time."""
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
+        left = threading.Event()
         with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-            running = [threads.submit(self._measure, diff) for diff in diffs]
+            running = [threads.submit(self._measure, diff, left) for diff in diffs]
             try:
                 for measurement in as_completed(running):
                     yield measurement.result()
             finally:
+                left.set()
                 threads.shutdown(wait=False, cancel_futures=True)
 
-    def _measure(self, diff: Diff) -> Measurement:
+    def _measure(self, diff: Diff, left: threading.Event) -> Measurement:
+        """Measure one diff, unless whoever asked has left."""
         from buttersink.stream import StreamSize
 
         length = StreamSize()
@@ -123,6 +127,8 @@ class BtrfsStore(Store):
             with closing(self._kernel_stream(diff, fds, ids, ioctl.SEND_NO_FILE_DATA)) as chunks:
                 for chunk in chunks:
                     length.feed(chunk)
+                    if left.is_set():
+                        raise SendError("not measured", where=self.location, why="interrupted")
                     if len(chunk) < _FULL:
                         time.sleep(_NAP)
             size = length.result()
