@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from buttersink.kernel.ioctl import filesystem_id
+from buttersink.kernel.mounts import device_of, mount_of
 from tests.support.command import assert_same, buttersink, paths
 from tests.support.history import HOSTILE_NAMES, make_history
 from tests.support.loopfs import (
@@ -86,6 +88,16 @@ def test_increments_arrive_in_every_layout(
         buttersink(f"{history.directory}/", place / "in")
         for made in history.snapshots:
             assert_same(made.path, place / "in" / made.path.name)
+
+
+def test_a_device_by_a_name_that_is_gone_is_found_by_the_file_system(destination: Path) -> None:
+    fd = os.open(destination, os.O_RDONLY)
+    try:
+        mount, filesystem = mount_of(fd), filesystem_id(fd)
+    finally:
+        os.close(fd)
+    assert device_of(mount, filesystem) == mount.device
+    assert device_of(mount._replace(device=b"/dev/root-of-old"), filesystem) == mount.device
 
 
 def test_a_parent_in_another_subvolume_than_the_mounted_one_is_reached(

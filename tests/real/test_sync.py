@@ -131,7 +131,7 @@ def test_memory_does_not_grow_with_what_is_sent(
     (source / "snaps").mkdir()
     (live / "big").write_bytes(os.urandom(300 * MIB))
     snapshot(live, source / "snaps" / "big")
-    measure = [sys.executable, "-I", "-S", timed.__file__, tmp_path / "usage"]
+    measure = [sys.executable, "-I", "-S", timed.__file__, str(tmp_path / "usage")]
     subprocess.run([*measure, *command_line(f"{source}/snaps/", destination)], check=True)
     assert json.loads((tmp_path / "usage").read_text())["peak_bytes"] < 120 * MIB
 

@@ -14,6 +14,7 @@ import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
 
 from buttersink.kernel import libc
 
@@ -73,6 +74,19 @@ def mount_of(fd: int) -> Mount:
         if mount.id == number:
             return mount
     raise LookupError(number)
+
+
+def device_of(mount: Mount, filesystem: bytes) -> bytes:
+    """
+    Return a block device by which a mounted btrfs, with this UUID, can be mounted again.
+
+    The name in the mount table may be one that only the initial RAM disk had, such as /dev/root;
+    then it is the first device that the kernel counts to the file system.
+    """
+    if os.path.exists(mount.device):
+        return mount.device
+    members = os.listdir(f"/sys/fs/btrfs/{UUID(bytes=filesystem)}/devices")
+    return b"/dev/" + os.fsencode(min(members))
 
 
 class PrivateMount:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from buttersink.catalogue import Uuid
 from buttersink.errors import NoSpaceError, ReceiveError, printable
-from buttersink.kernel.mounts import PrivateMount, mount_of
+from buttersink.kernel.ioctl import filesystem_id
+from buttersink.kernel.mounts import PrivateMount, device_of, mount_of
 from buttersink.kernel.subvolumes import join
 from buttersink.stores.btrfs.arrival import Place
 from buttersink.stores.btrfs.directory import open_subvolume, translating
@@ -41,7 +42,7 @@ class Writer:
     def __init__(self, fd: int, index: Index) -> None:
         self._fd = fd
         self._index = index
-        device = mount_of(fd).device
+        device = device_of(mount_of(fd), filesystem_id(fd))
         with translating(ReceiveError, "cannot mount the file system privately", device):
             self._mount = PrivateMount(device)
 
