@@ -17,7 +17,8 @@ from itertools import accumulate, compress
 from operator import and_, ne
 from typing import TYPE_CHECKING
 
-from buttersink.catalogue import Snapshot, Uuid
+from buttersink.catalogue import Diff, Snapshot, Uuid
+from buttersink.planner.candidates import candidates, closer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
@@ -270,3 +271,13 @@ def _as_map(taken: _Taken, weights: list[int]) -> _Map:
     present = bytes(map(bool, versions))
     full = sum(compress(weights, present)) + _METADATA * sum(present)
     return _Map(weights, versions, present, full)
+
+
+def measured_pairs(history: History) -> list[Diff]:
+    """Return the candidates, and the closer ones that are asked for until there are none."""
+    diffs = list(candidates(history.snapshots, (), history.lineage))
+    sizes: dict[Diff, int] = {}
+    while len(sizes) < len(diffs):
+        sizes |= {diff: history.size(diff.parent, diff.to) for diff in diffs[len(sizes) :]}
+        diffs += closer(history.snapshots, (), history.lineage, sizes)
+    return diffs

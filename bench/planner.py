@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from bench.histories import History, make
+from bench.histories import History, make, measured_pairs
 from buttersink.catalogue import Diff, Uuid
 from buttersink.planner.arborescence import minimum_arborescence
-from buttersink.planner.candidates import candidates, closer
+from buttersink.planner.candidates import candidates
 from buttersink.planner.descent import Network, cheapest_chains
 
 if TYPE_CHECKING:
@@ -77,16 +77,6 @@ def random_arcs(count: int, each: int) -> Arcs:
         heads += [head] * each
         sizes += (chance.randrange(10**8) for _ in range(each))
     return tails, heads, sizes
-
-
-def measured_pairs(history: History) -> list[Diff]:
-    """Return the candidates, and the closer ones that are asked for until there are none."""
-    diffs = list(candidates(history.snapshots, (), history.lineage))
-    sizes: dict[Diff, int] = {}
-    while len(sizes) < len(diffs):
-        sizes |= {diff: history.size(diff.parent, diff.to) for diff in diffs[len(sizes) :]}
-        diffs += closer(history.snapshots, (), history.lineage, sizes)
-    return diffs
 
 
 def least(nodes: int, arcs: Arcs) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from buttersink.catalogue import uuid_from_text
+from tests.support.command import run_raw
 from tests.support.history import HOSTILE_NAMES
 from tests.support.loopfs import (
     MIB,
@@ -57,13 +58,8 @@ def btrfslist(
     working_in: Path | None = None,
 ) -> tuple[str, str]:
     """Run the command, `under` another if wanted; return its output and what it complained of."""
-    done = subprocess.run(
-        [*under, *COMMAND, *arguments],
-        capture_output=True,
-        check=False,
-        env={**os.environ, **(environment or {})},
-        cwd=working_in,
-    )
+    command = [*under, *COMMAND, *arguments]
+    done = run_raw(command, environment=environment, working_in=working_in)
     assert done.returncode == status, done
     return done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode()
 

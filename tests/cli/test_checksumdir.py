@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.command import run_raw
 from tests.support.loopfs import (
     MIB,
     bound,
@@ -48,12 +49,7 @@ def checksumdir(
     environment: Mapping[str, str] | None = None,
 ) -> tuple[bytes, str]:
     """Run the command, `under` another if wanted; return its output and what it complained of."""
-    done = subprocess.run(
-        [*under, *COMMAND, *arguments],
-        capture_output=True,
-        check=False,
-        env={**os.environ, **(environment or {})},
-    )
+    done = run_raw([*under, *COMMAND, *arguments], environment=environment)
     assert done.returncode == status, done
     return done.stdout, done.stderr.decode()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 Argument = str | bytes | os.PathLike[str]
@@ -47,18 +47,29 @@ def command_line(*arguments: Argument) -> list[Argument]:
     return [sys.executable, "-m", "buttersink", *arguments]
 
 
+def run_raw(
+    command: Sequence[Argument],
+    *,
+    environment: Mapping[str, str] | None = None,
+    working_in: Path | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command with more in its environment; whatever its status."""
+    return subprocess.run(
+        command,
+        capture_output=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
+        cwd=working_in,
+    )
+
+
 def _run(
     module: str,
     arguments: tuple[Argument, ...],
     status: int | None,
     environment: Mapping[str, str] | None,
 ) -> Completed:
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        capture_output=True,
-        check=False,
-        env={**os.environ, **(environment or {})},
-    )
+    done = run_raw([sys.executable, "-m", module, *arguments], environment=environment)
     completed = Completed(
         done.returncode,
         done.stdout.decode("utf-8", "surrogateescape"),

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from bench.histories import KINDS, History, make
+from bench.histories import KINDS, History, make, measured_pairs
 from buttersink.catalogue import Diff, Snapshot, Uuid
 from buttersink.planner.arborescence import minimum_arborescence
 from buttersink.planner.candidates import candidates, closer
@@ -40,16 +40,6 @@ def least(history: History, diffs: list[Diff]) -> int:
         len(node), [node[diff.parent] for diff in diffs], [node[diff.to] for diff in diffs], sizes
     )
     return sum(sizes[arc] for arc in entering[1:])
-
-
-def measured(history: History) -> list[Diff]:
-    """Return what is measured in the end: the candidates, and closer ones until there are none."""
-    diffs = list(candidates(history.snapshots, (), history.lineage))
-    sizes: dict[Diff, int] = {}
-    while len(sizes) < len(diffs):
-        sizes |= {diff: history.size(diff.parent, diff.to) for diff in diffs[len(sizes) :]}
-        diffs += closer(history.snapshots, (), history.lineage, sizes)
-    return diffs
 
 
 def all_pairs(history: History) -> list[Diff]:
@@ -152,7 +142,7 @@ class TestCandidates:
     @pytest.mark.parametrize("kind", ["gfs", "many", "branchy"])
     def test_lose_next_to_nothing_against_all_pairs(self, kind: str) -> None:
         history = make(kind, 150, 1)
-        assert least(history, measured(history)) <= 1.002 * least(history, all_pairs(history))
+        assert least(history, measured_pairs(history)) <= 1.002 * least(history, all_pairs(history))
 
 
 class TestCloser:
@@ -175,7 +165,7 @@ class TestCloser:
 
     def test_asks_for_nothing_that_is_known(self) -> None:
         history = make("mixed", 200, 1)
-        diffs = measured(history)
+        diffs = measured_pairs(history)
         assert len(set(diffs)) == len(diffs)
 
     def test_asks_for_nothing_where_all_is_clear(self) -> None:
