@@ -208,6 +208,9 @@ PARTS: dict[str, tuple[Callable[..., str], Sequence[tuple[object, ...]]]] = {
 
 def main() -> None:
     """Run the parts named on the command line."""
+    unknown = set(sys.argv[1:]).difference(PARTS)
+    if unknown:
+        sys.exit(f"usage: python -m bench.planner [{'|'.join(PARTS)}] ...")
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
         for part in sys.argv[1:] or PARTS:

@@ -148,6 +148,13 @@ class Console(Reporter):
         elif self._bars:
             self._bars.clear()
 
+    def measured(self, asked: int, candidates: int) -> None:
+        """Write how much was measured, if that is wanted."""
+        line = f"measured {asked} of {counted(candidates, 'candidate diff')}"
+        self._log(line)
+        if self._verbose and self._quiet < _SILENT:
+            self._message(line)
+
     def transfer_started(self, transfer: Transfer) -> None:
         """Begin counting a transfer's bytes."""
         self._sent = 0

@@ -75,6 +75,8 @@ def prepare(source: Store, destination: Store, options: Options, reporter: Repor
             for measurement in source.measure(pairs):
                 measuring.learn(measurement)
                 reporter.measuring(len(measuring.sizes), measuring.asked)
+    if not options.estimate:
+        reporter.measured(measuring.asked, measuring.candidates)
     return planner.make_plan(survey, measuring.sizes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from itertools import permutations
@@ -70,6 +71,16 @@ def test_everything_arrives_for_about_the_true_minimum_of_bytes(
         assert there.read_only
         assert there.received_uuid == here.uuid
         assert there.send_transid == generations[made.path.name]
+
+
+def test_one_new_snapshot_is_planned_with_few_measurements(
+    history: History, destination: Path
+) -> None:
+    newest = history.snapshots[-1]
+    buttersink("-q", "--exclude", newest.path.name, f"{history.directory}/", destination)
+    said = buttersink("-n", "-v", f"{history.directory}/", destination).err
+    (count,) = re.findall(r"measured (\d+) of \d+ candidate", said)
+    assert int(count) <= 12
 
 
 def test_a_second_run_sends_nothing(history: History, destination: Path) -> None:
