@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench import timed
+from buttersink import Mode, Role, open_store, parse_location, sync
 from buttersink.catalogue import Diff
-from buttersink.location import parse_location
 from buttersink.planner.arborescence import minimum_arborescence
-from buttersink.stores import Mode, Role, open_store
+from buttersink.progress import Reporter
 from tests.support.command import assert_same, buttersink, command_line, listing, paths
 from tests.support.history import History, make_history
 from tests.support.loopfs import MIB, btrfs, create_subvolume, show_subvolume, snapshot
@@ -133,6 +133,20 @@ def test_one_snapshot_is_sent_alone_and_keeps_its_name(history: History, destina
     buttersink(made.path, destination / "one" / "place")
     assert paths(destination) == [f"one/place/{made.path.name}"]
     assert_same(made.path, destination / "one" / "place" / made.path.name)
+
+
+def test_the_library_does_what_the_command_does(history: History, destination: Path) -> None:
+    here = parse_location(f"{history.directory}/".encode())
+    there = parse_location(str(destination).encode())
+    with (
+        open_store(here, Mode.READ, Role.SOURCE) as one,
+        open_store(there, Mode.APPEND, Role.DESTINATION) as other,
+    ):
+        plan = sync.prepare(one, other, sync.Options(), Reporter())
+        report = sync.carry_out(plan, one, other, Reporter())
+    assert report.complete
+    assert report.sent_bytes == plan.send_bytes
+    assert paths(destination) == paths(history.directory)
 
 
 def test_memory_does_not_grow_with_what_is_sent(
