@@ -16,6 +16,7 @@ from buttersink.errors import printable
 from buttersink.planner.plan import Action
 from buttersink.progress import Reporter
 from buttersink.report import listing_document, steps_of, sync_document, utc_text
+from buttersink.version import program_version
 from buttersink.wording import (
     closing,
     counted,
@@ -82,7 +83,7 @@ class Console(Reporter):
         """Write what one location holds."""
         if self._json:
             now = time.time_ns()
-            self._document(listing_document(_version(), location, catalogue, now))
+            self._document(listing_document(program_version(), location, catalogue, now))
             return
         if catalogue.snapshots:
             self._table(snapshot_columns(catalogue, verbose=self._verbose), catalogue.snapshots)
@@ -113,7 +114,9 @@ class Console(Reporter):
         if self._json and self._planned is not None:
             source, destination, plan, dry_run = self._planned
             self._document(
-                sync_document(_version(), source, destination, plan, dry_run=dry_run, report=report)
+                sync_document(
+                    program_version(), source, destination, plan, dry_run=dry_run, report=report
+                )
             )
         copies = self._planned[2].of(Action.COPY) if self._planned else ()
         lines = list(closing(report, {step.path for step in copies})) if report else []
@@ -256,9 +259,3 @@ def _bars(stream: TextIO) -> Bars:
     from buttersink.drawing import Bars
 
     return Bars(stream)
-
-
-def _version() -> str:
-    from importlib.metadata import version  # 15 ms that text output can do without
-
-    return version("buttersink")

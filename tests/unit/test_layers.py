@@ -35,7 +35,7 @@ LAYERS = [  # from top to bottom; those on one line are side by side; a dot stan
     [r"buttersink\.stores\.base"],
     [r"buttersink\.planner(\..*)?", r"buttersink\.kernel(\..*)?", r"buttersink\.stream(\..*)?"],
     [r"buttersink\.(catalogue|location|progress)"],
-    [r"buttersink\.errors"],
+    [r"buttersink\.errors", r"buttersink\.version"],
 ]
 PURE = r"buttersink\.((planner|stream)(\..*)?|catalogue|location|report)"
 OUTSIDE_WORLD = {"os", "subprocess", "socket", "fcntl", "ctypes", "io"}

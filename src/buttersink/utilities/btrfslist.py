@@ -28,7 +28,8 @@ from buttersink.kernel import ioctl
 from buttersink.kernel.mounts import list_mounts, mount_id
 from buttersink.kernel.subvolumes import Subvolume, join, list_subvolumes, quota_sizes
 from buttersink.stores.btrfs.directory import translating
-from buttersink.utilities.command import make_parser, program_version, run
+from buttersink.utilities.command import make_parser, run
+from buttersink.version import program_version
 from buttersink.wording import Column, size_text
 
 if TYPE_CHECKING:

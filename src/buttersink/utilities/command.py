@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from buttersink.errors import Error
+from buttersink.version import program_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,18 +25,11 @@ _PIPE_CLOSED = 141
 
 
 class _Version(argparse.Action):
-    """Looks the version up when asked: importing what finds it takes as long as all the rest."""
+    """Prints the program's name and version and leaves; looks it up only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         sys.stdout.write(f"{parser.prog} {program_version()}\n")
         parser.exit()
-
-
-def program_version() -> str:
-    """Return the version of all of ButterSink."""
-    from importlib.metadata import version
-
-    return version("buttersink")
 
 
 def make_parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
