@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from buttersink.console import Console
@@ -21,6 +22,7 @@ from buttersink.location import Location, parse_location
 from buttersink.planner import PlanOptions
 from buttersink.stores import Mode, Role, open_store
 from buttersink.sync import Options, carry_out, list_store, plan_clean_up, prepare
+from buttersink.version import program_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,9 +73,7 @@ class _Parser(argparse.ArgumentParser):
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_arguments: object, **_: object) -> None:
-        from importlib.metadata import version
-
-        sys.stdout.write(f"buttersink {version('buttersink')}\n")
+        sys.stdout.write(f"buttersink {program_version()}\n")
         parser.exit()
 
 
@@ -165,8 +165,9 @@ def _list(location: Location, arguments: _Arguments, options: Options, console: 
     """List one location; with --delete discard its partial transfers, too."""
     clean = arguments.delete and not arguments.dry_run
     with open_store(location, Mode.WRITE if clean else Mode.READ, Role.LISTING) as store:
-        found = list_store(store, options, console)
-        if not (arguments.delete and arguments.json):  # one document, and that tells of the run
+        shown = not (arguments.delete and arguments.json)  # one document, and that tells of the run
+        found = list_store(store, options if shown else replace(options, estimate=True), console)
+        if shown:
             console.listing(str(location), found)
         if not arguments.delete:
             return 0
@@ -287,7 +288,9 @@ def _flush(*streams: TextIO) -> None:
         try:
             stream.flush()
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _open_logfile(path: str | None, stack: ExitStack) -> TextIO | None:
