@@ -42,9 +42,9 @@ class Writer:
     def __init__(self, fd: int, index: Index) -> None:
         self._fd = fd
         self._index = index
-        device = device_of(mount_of(fd), filesystem_id(fd))
-        with translating(ReceiveError, "cannot mount the file system privately", device):
-            self._mount = PrivateMount(device)
+        mount = mount_of(fd)
+        with translating(ReceiveError, "cannot mount the file system privately", mount.point):
+            self._mount = PrivateMount(device_of(mount, filesystem_id(fd)))
 
     def close(self) -> None:
         """Let go of the private mount."""
