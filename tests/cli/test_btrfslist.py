@@ -31,6 +31,7 @@ from tests.support.loopfs import (
     show_subvolume,
     snapshot,
     sync_filesystem,
+    tmpfs,
     unmount,
 )
 
@@ -259,15 +260,6 @@ def test_sizes_are_those_of_quota_groups_where_they_are_on(layout: Path) -> None
 
 
 # Mounts
-
-
-@contextmanager
-def tmpfs(mountpoint: Path) -> Iterator[None]:
-    run("mount", "-t", "tmpfs", "none", mountpoint)
-    try:
-        yield
-    finally:
-        unmount(mountpoint)
 
 
 @needs_root

@@ -11,7 +11,6 @@ import stat
 import struct
 import subprocess
 import sys
-from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from tests.support.loopfs import (
     run,
     send_and_receive,
     snapshot,
+    tmpfs,
     unmount,
 )
 
@@ -227,15 +227,6 @@ def test_an_interrupt_ends_it_quietly(tmp_path: Path) -> None:
 
 
 # Mounts
-
-
-@contextmanager
-def tmpfs(mountpoint: Path) -> Iterator[None]:
-    run("mount", "-t", "tmpfs", "none", mountpoint)
-    try:
-        yield
-    finally:
-        unmount(mountpoint)
 
 
 @pytest.fixture

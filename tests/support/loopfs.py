@@ -119,6 +119,14 @@ def bound(source: Path, mountpoint: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def tmpfs(mountpoint: Path) -> Iterator[None]:
+    """Mount a file system in memory over an existing directory."""
+    run("mount", "-t", "tmpfs", "none", mountpoint)
+    with _unmounting(mountpoint):
+        yield
+
+
+@contextmanager
 def default_subvolume(subvolume: Path) -> Iterator[None]:
     """Let mounts that name no subvolume show this one instead of the top."""
     filesystem_top = 5
