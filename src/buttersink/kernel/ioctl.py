@@ -174,12 +174,11 @@ def set_received(fd: int, uuid: bytes, stransid: int) -> None:
     fcntl.ioctl(fd, _SET_RECEIVED_SUBVOL, _RECEIVED_ARGS.pack(uuid, stransid, 0, 0, 0, 0, 0, 0))
 
 
-def create_snapshot(source_fd: int, directory_fd: int, name: bytes, *, read_only: bool) -> None:
-    """Snapshot a subvolume under a new name in a directory of the same file system."""
+def create_snapshot(source_fd: int, directory_fd: int, name: bytes) -> None:
+    """Make a writable snapshot under a new name in a directory of the same file system."""
     if not name or len(name) > _NAME_MAX or b"/" in name or b"\0" in name:
         raise ValueError(name)
-    flags = _SUBVOL_RDONLY if read_only else 0
-    head = _VOL_ARGS.pack(source_fd, 0, flags)
+    head = _VOL_ARGS.pack(source_fd, 0, 0)
     fcntl.ioctl(directory_fd, _SNAP_CREATE_V2, bytearray((head + name).ljust(4096, b"\0")))
 
 

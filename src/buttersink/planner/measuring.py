@@ -37,8 +37,6 @@ class Measuring:
 
     Attributes:
         sizes: What is known so far, to plan with.
-        asked: How many measurements were asked for.
-        candidates: How many diffs were found worth it.
 
     """
 
@@ -49,9 +47,7 @@ class Measuring:
         first = origins(wanted, survey.held, survey.lineage, survey.others)
         age = {s.uuid: s.generation for s in (*wanted, *survey.held)}
         self.sizes: dict[Diff, Size] = {}
-        self.asked = 0
         self._possible = set(possible).union(first)
-        self.candidates = len(self._possible)
         self._first = first
         self._necessary = True
         nearest_first = sorted(self._possible, key=lambda diff: _distance(diff, age))
@@ -59,6 +55,16 @@ class Measuring:
         self._asked: set[Diff] = set()
         self._allowance = 0.0
         self._work = 0
+
+    @property
+    def asked(self) -> int:
+        """How many measurements were asked for."""
+        return len(self._asked)
+
+    @property
+    def candidates(self) -> int:
+        """How many diffs were found worth one."""
+        return len(self._possible)
 
     def next(self) -> tuple[Diff, ...]:
         """Return what to measure now, in any order; empty when enough is known."""
@@ -72,7 +78,6 @@ class Measuring:
             each = self._work / max(1, len(self.sizes))  # guesses cost nothing
             affordable = int(self._allowance / each) if each else _BATCH
             batch = tuple(islice(self._left, max(0, min(affordable, _BATCH))))
-        self.asked += len(batch)
         self._asked.update(batch)
         return batch
 
@@ -90,7 +95,6 @@ class Measuring:
         found = closer(self._wanted, survey.held, survey.lineage, known, survey.others)
         new = tuple(filter(self._is_new, found))
         self._possible.update(new)
-        self.candidates = len(self._possible)
         return new
 
     def learn(self, measurement: Measurement) -> None:

@@ -46,12 +46,10 @@ class Traits:
     What a store can do.
 
     Attributes:
-        whole: It holds whole snapshots, so any pair of them can be sent; else it holds diffs.
         measures: `measure` gives exact sizes and `estimate` rough ones.
 
     """
 
-    whole: bool
     measures: bool
 
 

@@ -72,7 +72,6 @@ class StreamSize:
         self._held = b""
         self._started = False
         self._ended = False
-        self._file = b""  # the file that the last extents were of
         self._look_into = {
             commands.UPDATE_EXTENT: self._update_extent,
             commands.CLONE: self._clone,
@@ -81,6 +80,7 @@ class StreamSize:
             commands.WRITE: self._write,
             commands.END: self._end,
         }
+        self._file = b""  # the file that the last extents were of
         self._top = self._last = 0  # how far they reach, and where the last one ends
 
     def feed(self, chunk: bytes | memoryview) -> None:

@@ -108,7 +108,7 @@ class Place(AbstractContextManager["Place"]):
 
     def snapshot(self, source_fd: int, name: bytes, uuid: Uuid, generation: int) -> None:
         """Make a read-only copy of a subvolume, under a partial name, with this received UUID."""
-        ioctl.create_snapshot(source_fd, self._fd, name, read_only=False)
+        ioctl.create_snapshot(source_fd, self._fd, name)
         with self._opened(name) as fd:
             ioctl.set_received(fd, uuid, generation)
             ioctl.set_read_only(fd, read_only=True)

@@ -49,7 +49,7 @@ _FULL, _NAP = 64 * 1024, 0.0005  # bytes, seconds
 class BtrfsStore(Store):
     """Snapshots below one directory of a mounted btrfs file system, or a single one of them."""
 
-    traits = Traits(whole=True, measures=True)
+    traits = Traits(measures=True)
 
     def __init__(self, location: Location, mode: Mode, role: Role) -> None:
         super().__init__(str(location), mode)
