@@ -38,6 +38,7 @@ class Exactness(StrEnum):
 
     MEASURED = "measured"  # by a metadata-only send: exact to the byte
     STORED = "stored"  # the diff lies there in this size
+    BOUNDED = "bounded"  # no more than this, by the sizes of other diffs
     ESTIMATED = "estimated"  # a guess
 
 
@@ -47,6 +48,11 @@ class Size:
 
     bytes: int
     exactness: Exactness
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is right to the byte."""
+        return self.exactness in (Exactness.MEASURED, Exactness.STORED)
 
 
 class Diff(NamedTuple):

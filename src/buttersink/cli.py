@@ -62,6 +62,7 @@ class _Arguments(argparse.Namespace):
     verbose: int
     logfile: str | None
     part_size: int | None
+    max_chain: int | None
     exclude: list[str]
     json: bool
 
@@ -126,6 +127,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MiB",
         type=_positive,
         help="size of the parts in which an upload is sent; of no effect between directories",
+    )
+    add(
+        "--max-chain",
+        metavar="N",
+        type=_positive,
+        help="where DST keeps diffs, let no new one end a chain of more than N; of no effect "
+        "between directories, where snapshots arrive whole",
     )
     add("-V", "--version", action=_Version, nargs=0, help="show the version and leave")
     return parser
@@ -215,7 +223,11 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
 
 def _run(arguments: _Arguments, console: Console) -> int:
     options = Options(
-        PlanOptions(delete=arguments.delete, exclude=_patterns(arguments.exclude)),
+        PlanOptions(
+            delete=arguments.delete,
+            exclude=_patterns(arguments.exclude),
+            max_chain=arguments.max_chain,
+        ),
         estimate=arguments.estimate,
     )
     locations = _locations(arguments)

@@ -79,6 +79,10 @@ class RefusedError(Error):
     """What was asked for would lose data that nobody can have meant."""
 
 
+class PlanError(Error):
+    """A diff that there is to choose from makes no sense, or no diff leads to a snapshot."""
+
+
 class SendError(Error):
     """The source could not produce a diff."""
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
 from buttersink.catalogue import Exactness, Size, uuid_text
-from buttersink.planner.plan import Action, Plan, Step
+from buttersink.planner.plan import Action, Plan, Reason, Step
 
 if TYPE_CHECKING:
     import builtins
@@ -107,7 +107,7 @@ def steps_of(plan: Plan) -> Iterator[Step]:
     for step in plan.steps:
         yield step
         if step.replaces is not None:
-            reason = "replaced by the snapshot that takes its path"
+            reason = Reason("replaced by the snapshot that takes its path")
             yield Step(Action.DELETE, step.path, snapshot=step.replaces, reason=reason)
 
 
@@ -164,6 +164,8 @@ def sync_document(
             "send_count": sum(not step.problem for step in plan.of(Action.SEND)),
             "send_bytes": plan.send_bytes,
             "lower_bound_bytes": plan.lower_bound,
+            "cost_bytes": plan.cost,
+            "cost_bound_bytes": plan.cost_bound,
         },
         "result": _result(report) if report else None,
     }
@@ -173,17 +175,19 @@ def _step(step: Step) -> Document:
     subject = step.snapshot or step.partial
     origin = step.snapshot if step.action is Action.COPY else step.parent
     size = step.size
+    parent = step.diff.parent if step.diff else step.parent.uuid if step.parent else None
     if step.partial and step.partial.size is not None:
         size = Size(step.partial.size, Exactness.STORED)
     return {
         "action": step.action.value,
         "path": _path(step.path),
         "uuid": _uuid(subject.uuid) if subject else None,
-        "from": _uuid(step.parent.uuid) if step.parent else None,
+        "from": _uuid(parent),
         "from_path": _path(origin.path) if origin else None,
         "size": size.bytes if size else None,
         "size_is": size.exactness.value if size else None,
         "depth": step.depth,
+        "restore_bytes": step.restore or None,
         "problem": step.problem or None,
     }
 

@@ -19,7 +19,9 @@ from buttersink.progress import Reporter, Transfer
 from buttersink.report import Report, Status, StepResult
 
 if TYPE_CHECKING:
-    from buttersink.catalogue import Catalogue, Uuid
+    from collections.abc import Iterable
+
+    from buttersink.catalogue import Catalogue, Measurement, Uuid
     from buttersink.stores.base import Store
 
 
@@ -58,15 +60,35 @@ def list_store(store: Store, options: Options, reporter: Reporter) -> Catalogue:
 def prepare(source: Store, destination: Store, options: Options, reporter: Reporter) -> Plan:
     """Return the plan that makes the destination hold what the source holds. Changes nothing."""
     here, there = source.catalogue(), destination.catalogue()
-    survey = planner.survey(here, there, options.plan)
+    weights = destination.traits.weights
+    survey = planner.survey(here, there, options.plan, keeps_diffs=weights.keeps_diffs)
     own = {snapshot.own_uuid for snapshot in here.snapshots}
     if any(arrival.snapshot.own_uuid in own for arrival in survey.copy):
         reporter.note("Source and destination are on the same file system: copies are no backup.")
-    if not survey.send:
-        return planner.make_plan(survey, {})
+    if not survey.send and not survey.rehang:
+        return planner.make_plan(survey, {}, weights)
+    if not source.traits.measures:
+        return planner.make_plan(survey, here.diffs, weights, options.plan.max_chain)
+    sizes = _measured(survey, source, options, reporter)
+    plan = planner.make_plan(survey, sizes, weights, options.plan.max_chain)
+    while plan.guesses and not options.estimate:
+        sizes |= _lengths(source.measure(plan.guesses))
+        plan = planner.make_plan(survey, sizes, weights, options.plan.max_chain)
+    return plan
+
+
+def _lengths(measurements: Iterable[Measurement]) -> dict[Diff, Size]:
+    return {each.diff: Size(each.bytes, Exactness.MEASURED) for each in measurements}
+
+
+def _measured(
+    survey: planner.Survey, source: Store, options: Options, reporter: Reporter
+) -> dict[Diff, Size]:
+    """Return the sizes of the diffs to choose from: measured, and of other full sends a bound."""
+    from buttersink.planner.bounds import full_sends
     from buttersink.planner.measuring import Measuring
 
-    measuring = Measuring(survey)
+    measuring = Measuring(survey, far=options.plan.max_chain is not None)
     while pairs := measuring.next():
         if options.estimate:
             for diff, length in source.estimate(pairs):
@@ -75,9 +97,11 @@ def prepare(source: Store, destination: Store, options: Options, reporter: Repor
             for measurement in source.measure(pairs):
                 measuring.learn(measurement)
                 reporter.measuring(len(measuring.sizes), measuring.asked)
-    if not options.estimate:
-        reporter.measured(measuring.asked, measuring.candidates)
-    return planner.make_plan(survey, measuring.sizes)
+    if options.estimate:
+        return measuring.sizes
+    reporter.measured(measuring.asked, measuring.candidates)
+    wanted = (s.uuid for s in (*(a.snapshot for a in survey.send), *survey.rehang))
+    return full_sends(wanted, {**survey.stored, **measuring.sizes}) | measuring.sizes
 
 
 def plan_clean_up(found: Catalogue) -> Plan:
@@ -110,13 +134,15 @@ class _Run:
         self._steps = [*plan.of(Action.COPY), *plan.of(Action.SEND)]
         self._results: list[StepResult] = []
         self._removed: list[bytes] = []
-        self._errors: list[str] = []
+        self._errors = [str(fault) for fault in plan.faults]
         self._lost: set[Uuid] = set()  # snapshots that will not arrive
         self._full = False
         self._started = time.monotonic()
 
     def transfer(self) -> None:
         """Send and copy, in the plan's order."""
+        for fault in self._plan.faults:
+            self._reporter.failed(fault)
         self._reporter.starting(len(self._steps), self._plan.send_bytes)
         for number, step in enumerate(self._steps, start=1):
             if step.snapshot is not None:
@@ -188,8 +214,8 @@ class _Run:
         try:
             if step.partial is not None:
                 self._destination.discard(step.partial)
-            elif step.snapshot is not None:
-                self._destination.delete(step.snapshot)
+            else:
+                self._destination.delete(step)
         except Error as error:
             self._errors.append(str(error))
             self._reporter.failed(error)

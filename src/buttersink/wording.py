@@ -6,6 +6,7 @@ Values in, text out; no I/O here. Names come out printable, sizes in binary unit
 
 from __future__ import annotations
 
+import math
 import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
@@ -131,7 +132,7 @@ def plan_columns(steps: Sequence[Step], *, verbose: bool) -> list[Column[Step]]:
     if any(step.problem for step in steps):
         columns.append(Column("Problem", lambda step: printable(step.problem)))
     if verbose:
-        columns.append(Column("Reason", lambda step: printable(step.reason)))
+        columns.append(Column("Reason", _why))
     return columns
 
 
@@ -153,6 +154,22 @@ def _moved(step: Step) -> str:
     if step.action is not Action.SEND or step.snapshot is None or step.snapshot.path == step.path:
         return ""
     return printable(step.snapshot.path)
+
+
+def _why(step: Step) -> str:
+    """Return why this step, and what else could have been; of a chain, what a restore reads."""
+    reason = step.reason
+    if reason is None:
+        return ""
+    parts = [printable(reason.note)] if reason.note else []
+    if step.action is Action.SEND:
+        other = f"from {printable(reason.parent.path)}" if reason.parent else "in full"
+        hops = f" with a chain of {reason.chain}" if reason.chain else ""
+        size = reason.size
+        parts.append(f"next best {other}, {_known(size)}{hops}" if size else "the only way")
+    if step.restore:
+        parts.append(f"restore reads {counted(step.depth, 'diff')}, {size_text(step.restore)}")
+    return "; ".join(parts)
 
 
 def is_idle(plan: Plan) -> bool:
@@ -198,6 +215,9 @@ def _sending(plan: Plan) -> str:
     sends = [step for step in plan.of(Action.SEND) if not step.problem]
     guessed = any(s.size is None or s.size.exactness is Exactness.ESTIMATED for s in sends)
     remarks = [f"lower bound {size_text(plan.lower_bound)}"] if plan.lower_bound else []
+    if plan.cost > plan.cost_bound:
+        above = 100 * (plan.cost / plan.cost_bound - 1) if plan.cost_bound else math.inf
+        remarks.append(f"cost within {above:.1f} % of the least")
     whole = [step.snapshot.size for step in sends if step.snapshot and step.snapshot.size]
     if len(whole) == len(sends) and any(step.parent for step in sends):
         remarks.append(f"all full {size_text(sum(size.bytes for size in whole))}")

@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from buttersink.catalogue import Diff, Exactness, Measurement, Partial, Size, Snapshot, Uuid
-from buttersink.planner import Action, Arrival, Plan, Step, Survey, make_plan
+from buttersink.catalogue import (
+    Diff,
+    Exactness,
+    Measurement,
+    Partial,
+    Size,
+    Snapshot,
+    Uuid,
+    uuid_text,
+)
+from buttersink.planner import Action, Arrival, Plan, Reason, Step, Survey, make_plan
 from buttersink.planner.candidates import candidates
 from buttersink.planner.measuring import Measuring
 
@@ -41,6 +50,10 @@ def sizes(table: Mapping[tuple[int, int | None], int]) -> dict[Diff, Size]:
         Diff(uuid(to), None if parent is None else uuid(parent)): Size(size, Exactness.MEASURED)
         for (to, parent), size in table.items()
     }
+
+
+def measured(size: int) -> Size:
+    return Size(size, Exactness.MEASURED)
 
 
 def parents(plan: Plan) -> dict[bytes, bytes | None]:
@@ -112,9 +125,37 @@ class TestChoice:
         plan = make_plan(sending(B), sizes(chain(9)))
         assert parents(plan) == {b"2": None}
 
-    def test_without_a_size_for_a_snapshot_is_an_error_of_the_caller(self) -> None:
-        with pytest.raises(ValueError, match="cannot be reached"):
-            make_plan(sending(A, B), sizes({(1, None): 5}))
+    def test_without_a_way_to_a_snapshot_says_so_and_plans_the_rest(self) -> None:
+        plan = make_plan(sending(A, B, C), sizes({(1, None): 5, (3, 2): 1}))
+        assert [(step.path, step.problem) for step in plan.steps] == [
+            (b"1", ""),
+            (b"2", "no diff that makes it is known"),
+            (
+                b"3",
+                (
+                    "what makes it starts from a snapshot that nothing leads to "
+                    "(00000000-0000-0000-0000-000000000002)"
+                ),
+            ),
+        ]
+
+    @pytest.mark.parametrize(
+        ("to", "parent", "size", "why"),
+        [
+            (2, 9, 5, "it starts from 00000000-0000-0000-0000-000000000009, a snapshot that is"),
+            (9, 2, 5, "nobody knows that snapshot"),
+            (2, 1, -1, "its length is -1 bytes"),
+        ],
+    )
+    def test_leaves_out_a_diff_that_makes_no_sense_and_tells(
+        self, to: int, parent: int, size: int, why: str
+    ) -> None:
+        table = {(1, None): 9, (2, None): 8, (to, parent): size}
+        plan = make_plan(sending(A, B), sizes(table))
+        assert parents(plan) == {b"1": None, b"2": None}
+        (fault,) = plan.faults
+        assert str(uuid_text(uuid(to))) in str(fault)
+        assert why in str(fault)
 
 
 class TestOrder:
@@ -218,43 +259,43 @@ class TestStep:
 
     def test_names_the_next_best_as_its_reason(self) -> None:
         plan = make_plan(sending(B, held=[A]), sizes({(2, None): 12345, (2, 1): 7}))
-        assert plan.steps[0].reason == "next best in full, 12,345 bytes"
+        assert plan.steps[0].reason == Reason(size=measured(12345))
 
-    def test_names_a_next_best_parent_on_one_line(self) -> None:
+    def test_names_a_next_best_parent(self) -> None:
         odd = made(1, b"new\nline")
         plan = make_plan(sending(B, held=[odd]), sizes({(2, None): 5, (2, 1): 7}))
-        assert plan.steps[0].reason == r"next best from new\nline, 7 bytes"
+        assert plan.steps[0].reason == Reason(parent=odd, size=measured(7))
 
     def test_names_the_smallest_of_the_others(self) -> None:
         table = {(2, None): 30, (2, 1): 1, (2, 3): 10, (2, 4): 20}
         for order in (table, dict(reversed(table.items()))):
             plan = make_plan(sending(B, held=[A, C, D]), sizes(order))
-            assert plan.steps[0].reason == "next best from 3, 10 bytes"
+            assert plan.steps[0].reason == Reason(parent=C, size=measured(10))
 
     def test_does_not_name_what_could_not_have_been_chosen(self) -> None:
         survey = Survey(send=(Arrival(A, b"1", problem="taken"), Arrival(B, b"2")), held=(C,))
         plan = make_plan(survey, sizes({(2, None): 30, (2, 1): 1, (2, 3): 10, (2, 9): 2}))
-        assert plan.of(Action.SEND)[0].reason == "next best in full, 30 bytes"
+        assert plan.of(Action.SEND)[0].reason == Reason(size=measured(30))
 
     def test_does_not_name_what_itself_comes_from_it(self) -> None:
         table = {(1, None): 9, (2, 1): 1, (3, 2): 1, (1, 2): 2, (1, 3): 2, (3, 1): 5, (2, 3): 4}
         plan = make_plan(sending(A, B, C), sizes(table | {(1, 4): 90}))
         assert [step.reason for step in plan.steps] == [
-            "the only way",
-            "the only way",
-            "next best from 1, 5 bytes",
+            Reason(),
+            Reason(),
+            Reason(parent=A, size=measured(5)),
         ]
 
     def test_may_name_a_sibling_that_comes_later(self) -> None:
         plan = make_plan(sending(A, B), sizes({(1, None): 5, (2, None): 6, (1, 2): 50, (2, 1): 40}))
         assert [step.reason for step in plan.steps] == [
-            "next best from 2, 50 bytes",
-            "next best from 1, 40 bytes",
+            Reason(parent=B, size=measured(50)),
+            Reason(parent=A, size=measured(40)),
         ]
 
     def test_without_a_choice_says_so(self) -> None:
         (step,) = make_plan(sending(A), sizes({(1, None): 5})).steps
-        assert step.reason == "the only way"
+        assert step.reason == Reason()
 
 
 class TestPlan:

@@ -29,7 +29,7 @@ from buttersink.catalogue import (
 )
 from buttersink.console import Console
 from buttersink.errors import LocationError, ReceiveError
-from buttersink.planner.plan import Action, Plan, Step
+from buttersink.planner.plan import Action, Plan, Reason, Step
 from buttersink.progress import Transfer
 from buttersink.report import Report, Status, StepResult
 
@@ -138,7 +138,7 @@ PARTIAL = Partial(b".buttersink-03.part", uuid(3), NEW_YEAR, 300, 2 * MIB)
 
 
 def send(snapshot: Snapshot, parent: Snapshot | None, size: Size, path: bytes = b"") -> Step:
-    reason = "nothing to start from" if parent is None else "nearest"
+    reason = Reason() if parent is None else Reason(size=measured(100 * MIB))
     depth = 2 if parent else 1
     path = path or snapshot.path
     return Step(Action.SEND, path, snapshot, parent, size, depth, reason=reason)
@@ -146,7 +146,7 @@ def send(snapshot: Snapshot, parent: Snapshot | None, size: Size, path: bytes = 
 
 def keep(number: int) -> Step:
     held = snapshot(number, b"kept/%d" % number)
-    return Step(Action.KEEP, held.path, held, reason="held")
+    return Step(Action.KEEP, held.path, held)
 
 
 SENDS = (
@@ -388,11 +388,27 @@ def test_verbose_plan_has_reasons_and_what_is_kept() -> None:
     assert planned(Plan((*SENDS, keep(4))), verbose=1) == golden("""
         /mnt/a/ -> ssh://h/b
         Action       Size  Path     From     Reason
-        send    100.0 MiB  daily/1  full     nothing to start from
-        send        512 B  daily/2  daily/1  nearest
-        keep            -  kept/4            held
+        send    100.0 MiB  daily/1  full     the only way
+        send        512 B  daily/2  daily/1  next best in full, 100.0 MiB
+        keep            -  kept/4
         2 to send, 100.0 MiB (all full 100.0 MiB), 1 kept.
         """)
+
+
+def test_verbose_plan_says_what_a_restore_reads() -> None:
+    other = Reason(parent=snapshot(6, b"new\nline"), size=measured(3 * MIB), chain=6)
+    step = Step(Action.SEND, b"x", FIRST, THIRD, measured(5), 4, restore=171 * MIB, reason=other)
+    assert planned(Plan((step,)), verbose=1).splitlines()[2].split("  ")[-1] == (
+        r"next best from new\nline, 3.0 MiB with a chain of 6; restore reads 4 diffs, 171.0 MiB"
+    )
+
+
+def test_plan_of_chains_says_how_near_it_is_to_the_least_cost() -> None:
+    plan = Plan(SENDS, lower_bound=100 * MIB, cost=10_040, cost_bound=10_000)
+    assert planned(plan).splitlines()[-1] == (
+        "2 to send, 100.0 MiB (lower bound 100.0 MiB; cost within 0.4 % of the least; "
+        "all full 100.0 MiB)."
+    )
 
 
 def test_plan_shows_where_a_snapshot_lands() -> None:
@@ -451,7 +467,7 @@ def test_plan_shows_what_cannot_be_made() -> None:
 
 def test_nothing_to_do_verbose_lists_what_is_kept() -> None:
     lines = planned(Plan((keep(4),)), verbose=1).splitlines()
-    assert lines[2].split() == ["keep", "-", "kept/4", "held"]
+    assert lines[2].split() == ["keep", "-", "kept/4"]
     assert lines[3].startswith("Nothing to do")
 
 

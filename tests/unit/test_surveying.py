@@ -220,7 +220,7 @@ class TestDelete:
             survey(store(outside=(A,)), store(A), DELETING)
 
     def test_without_it_an_empty_source_is_nothing_to_do(self) -> None:
-        assert survey(Catalogue(), store(A), KEEPING) == Survey()
+        assert survey(Catalogue(), store(A), KEEPING) == Survey(stay=(A,))
 
 
 class TestPartials:

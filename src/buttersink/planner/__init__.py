@@ -5,8 +5,9 @@ Which diffs to send, in which order: values in, a `Plan` out. No I/O here.
 chooses among them the diffs that together are the least to send.
 """
 
-from buttersink.planner.choosing import make_plan
-from buttersink.planner.plan import Action, Plan, Step
+from buttersink.planner.arranging import make_plan
+from buttersink.planner.costs import Weights
+from buttersink.planner.plan import Action, Plan, Reason, Step
 from buttersink.planner.surveying import Arrival, PlanOptions, Survey, survey
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "Arrival",
     "Plan",
     "PlanOptions",
+    "Reason",
     "Step",
     "Survey",
+    "Weights",
     "make_plan",
     "survey",
 ]

@@ -1,113 +1,239 @@
 """
-Choose one diff for every snapshot to send so that all of them together are the least bytes.
+Choose one diff for every wanted snapshot so that all of them together cost least. No I/O here.
 
-The snapshots to send are nodes, the candidate diffs arcs; everything the destination has already,
-and nothing at all, is the root. The cheapest arborescence is then the cheapest plan, proven, over
-the candidates. No I/O here.
+Snapshots are nodes, diffs are arcs, and nothing at all is the root; so is what a destination holds
+whole. Where snapshots arrive whole the cheapest arborescence is the cheapest choice, proven. Where
+diffs stay diffs, those that the destination has are arcs that cost nothing to take, and chains have
+a price: see `descent`. Diffs that make no sense are left out and told of, and what no diff leads to
+is missing in the choice; the rest is chosen all the same.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
-from buttersink.planner.plan import Action, Plan, Step
+from buttersink.catalogue import uuid_text
+from buttersink.errors import PlanError
+from buttersink.planner.arborescence import minimum_arborescence
+from buttersink.planner.costs import Weights, in_bytes
+from buttersink.planner.reaching import reachable
+from buttersink.planner.reasons import runners_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from buttersink.catalogue import Diff, Size, Uuid
-    from buttersink.planner.surveying import Arrival, Survey
 
 
-def make_plan(survey: Survey, sizes: Mapping[Diff, Size]) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Problem:
     """
-    Return the plan that sends the fewest bytes.
+    What there is to choose from.
 
-    Args:
-        survey: What has to be done.
-        sizes: The diffs to choose from. They have to reach every snapshot that is to be sent.
+    Attributes:
+        wanted: Snapshots that have to be reached. Their order settles ties.
+        optional: Others that may be on the way.
+        held: Snapshots that the destination has whole.
+        offers: Diffs that can be sent.
+        stored: Diffs that the destination has.
+        weights: What to make least.
+        max_chain: The longest chain that a new diff may end; None for no limit.
+        prunes: Whether stored diffs that are not chosen go, so that those that are chosen cost what
+            keeping them does, and snapshots that the destination has may be sent again.
 
     """
-    sends: tuple[Step, ...] = ()
-    if _sendable(survey):
-        sends = tuple(_in_order(survey, sizes, _cheapest(survey, sizes)))
-    steps = (
-        *(Step(Action.KEEP, snapshot.path, snapshot) for snapshot in survey.keep),
-        *(_arriving(Action.COPY, arrival) for arrival in survey.copy),
-        *sends,
-        *(_arriving(Action.SEND, a) for a in survey.send if a.problem),
-        *(Step(Action.DELETE, snapshot.path, snapshot) for snapshot in survey.delete),
-        *(Step(Action.DISCARD, partial.path, partial=partial) for partial in survey.discard),
+
+    wanted: tuple[Uuid, ...]
+    offers: Mapping[Diff, Size]
+    optional: tuple[Uuid, ...] = ()
+    held: frozenset[Uuid] = frozenset()
+    stored: Mapping[Diff, Size] = field(default_factory=lambda: MappingProxyType({}))
+    weights: Weights = field(default_factory=Weights)
+    max_chain: int | None = None
+    prunes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """
+    What was chosen.
+
+    Attributes:
+        diffs: The diff that makes each snapshot that is wanted or on the way.
+        chains: How many diffs there are in its chain, from nothing or from what is held whole.
+        runners_up: For each the cheapest diff that could have been chosen in the place of its own.
+        missing: Why a wanted snapshot cannot be reached, for each that cannot.
+        faults: What was wrong with offers.
+        cost: Of the choice, in bytes sent.
+        cost_bound: What no choice can be below.
+        fewest_bytes: Bytes that any choice has to send.
+
+    """
+
+    diffs: Mapping[Uuid, Diff]
+    chains: Mapping[Uuid, int]
+    runners_up: Mapping[Uuid, Diff]
+    missing: Mapping[Uuid, str]
+    faults: tuple[PlanError, ...]
+    cost: int
+    cost_bound: int
+    fewest_bytes: int
+
+
+def choose(problem: Problem) -> Choice:
+    """Return the cheapest choice; proven where snapshots arrive whole, nearly so elsewhere."""
+    faults = dict(_faults(problem))
+    graph = _Graph(problem, faults)
+    result = _chained(problem, graph) if problem.weights.keeps_diffs else _whole(graph)
+    diffs = {
+        uuid: graph.arcs[result.entering[node]]
+        for uuid, node in graph.number.items()
+        if result.entering[node] >= 0
+    }
+    return Choice(
+        diffs=diffs,
+        chains={uuid: result.depths[graph.number[uuid]] for uuid in diffs},
+        runners_up=runners_up(diffs, dict(zip(graph.arcs, graph.prices, strict=True)), graph.hop),
+        missing={uuid: _why_missing(uuid, problem, graph) for uuid in graph.missing},
+        faults=tuple(faults.values()),
+        cost=in_bytes(result.cost),
+        cost_bound=in_bytes(result.bound),
+        fewest_bytes=result.fewest_bytes,
     )
-    return Plan(steps, lower_bound=sum(step.size.bytes for step in sends if step.size))
 
 
-def _sendable(survey: Survey) -> list[Arrival]:
-    return [arrival for arrival in survey.send if not arrival.problem]
+def _faults(problem: Problem) -> Iterator[tuple[Diff, PlanError]]:
+    """Yield the offers that make no sense."""
+    known = {*problem.wanted, *problem.optional, *problem.held, *_ends(problem.stored)}
+    for diff, size in problem.offers.items():
+        if diff.to not in known:
+            why = "nobody knows that snapshot"
+        elif diff.parent and diff.parent not in known:
+            why = f"it starts from {uuid_text(diff.parent)}, a snapshot that is in neither place"
+        elif size.bytes < 0:
+            why = f"its length is {size.bytes} bytes"
+        else:
+            continue
+        what = "a diff is left out of the plan"
+        yield diff, PlanError(what, where=f"the one that makes {uuid_text(diff.to)}", why=why)
 
 
-def _arriving(action: Action, arrival: Arrival) -> Step:
-    return Step(
-        action,
-        arrival.path,
-        arrival.snapshot,
-        replaces=arrival.replaces,
-        problem=arrival.problem,
-    )
+def _ends(diffs: Iterable[Diff]) -> Iterator[Uuid]:
+    for diff in diffs:
+        yield diff.to
+        if diff.parent:
+            yield diff.parent
 
 
-def _cheapest(survey: Survey, sizes: Mapping[Diff, Size]) -> dict[Uuid, Diff]:
-    """Return for every snapshot to send the diff that makes it."""
-    from buttersink.planner.arborescence import minimum_arborescence
-
-    nodes = {a.snapshot.uuid: node for node, a in enumerate(_sendable(survey), start=1)}
-    held: set[Uuid | None] = {None, *(snapshot.uuid for snapshot in survey.held)}
-    arcs = [
-        diff for diff in sizes if diff.to in nodes and (diff.parent in nodes or diff.parent in held)
-    ]
-    entering = minimum_arborescence(
-        len(nodes) + 1,
-        [nodes.get(diff.parent, 0) if diff.parent else 0 for diff in arcs],
-        [nodes[diff.to] for diff in arcs],
-        [sizes[diff].bytes for diff in arcs],
-    )
-    return {uuid: arcs[entering[node]] for uuid, node in nodes.items()}
+def _why_missing(uuid: Uuid, problem: Problem, graph: _Graph) -> str:
+    starts = [diff.parent for diff in (*problem.offers, *problem.stored) if diff.to == uuid]
+    if not starts:
+        return "no diff that makes it is known"
+    lost = [uuid_text(parent) for parent in starts if parent and parent not in graph.number]
+    if problem.max_chain is not None and len(lost) < len(starts):
+        return f"no chain of at most {problem.max_chain} diffs leads to it"
+    names = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
+    return f"what makes it starts from a snapshot that nothing leads to ({names})"
 
 
-def _in_order(
-    survey: Survey, sizes: Mapping[Diff, Size], chosen: Mapping[Uuid, Diff]
-) -> Iterator[Step]:
-    """Yield a step for every chosen diff, parents first and the oldest first among the possible."""
-    from heapq import heappop, heappush
+class _Graph:
+    """
+    The diffs that can be used, as arcs; node 0 is nothing, and what is held whole.
 
-    from buttersink.planner.reasons import reasons
+    Attributes:
+        number: For each snapshot that can be reached its node.
+        missing: The wanted snapshots that cannot.
+        arcs: The diffs.
+        tails: For each arc the node that its diff starts from.
+        heads: For each arc the node that it makes.
+        stored: For each arc whether the destination has it.
+        lengths: For each arc its bytes.
+        prices: For each arc what it costs once, in sixteenths of a byte.
+        hop: What any costs again for each wanted snapshot in whose chain it is.
 
-    arrivals = {arrival.snapshot.uuid: arrival for arrival in _sendable(survey)}
-    known = {snapshot.uuid: snapshot for snapshot in survey.held}
-    known.update((uuid, arrival.snapshot) for uuid, arrival in arrivals.items())
-    children: dict[Uuid | None, list[Uuid]] = {}
-    for uuid, diff in chosen.items():
-        children.setdefault(diff.parent if diff.parent in arrivals else None, []).append(uuid)
-    why = reasons(sizes, chosen, known)
-    ready: list[tuple[int, bytes, int, Uuid]] = []
+    """
 
-    def release(parent: Uuid | None, depth: int) -> None:
-        for uuid in children.get(parent, ()):
-            snapshot = arrivals[uuid].snapshot
-            heappush(ready, (snapshot.generation, snapshot.path, depth, uuid))
-
-    release(None, 1)
-    while ready:
-        _generation, _path, depth, uuid = heappop(ready)
-        arrival, diff = arrivals[uuid], chosen[uuid]
-        yield Step(
-            Action.SEND,
-            arrival.path,
-            arrival.snapshot,
-            parent=known[diff.parent] if diff.parent else None,
-            size=sizes[diff],
-            depth=depth,
-            replaces=arrival.replaces,
-            reason=why[uuid],
+    def __init__(self, problem: Problem, unsound: Collection[Diff]) -> None:
+        nodes = dict.fromkeys((*problem.wanted, *problem.optional, *_ends(problem.stored)))
+        there = set() if problem.prunes else reachable(problem.stored, problem.held)
+        sizes = {
+            diff: size
+            for diff, size in problem.offers.items()
+            if diff.to in nodes and diff.to not in there and diff not in unsound
+        } | dict(problem.stored)
+        reached = reachable(sizes, problem.held, problem.stored, problem.max_chain)
+        self.missing = [uuid for uuid in problem.wanted if uuid not in reached]
+        found = (uuid for uuid in nodes if uuid in reached and uuid not in problem.held)
+        self.number = {uuid: node for node, uuid in enumerate(found, start=1)}
+        number: dict[Uuid | None, int] = dict.fromkeys((None, *problem.held), 0)
+        number.update((uuid, node) for uuid, node in self.number.items())
+        self.arcs = [diff for diff in sizes if diff.parent in number and diff.to in self.number]
+        self.tails = [number[diff.parent] for diff in self.arcs]
+        self.heads = [number[diff.to] for diff in self.arcs]
+        self.stored = [diff in problem.stored for diff in self.arcs]
+        self.lengths = [sizes[diff].bytes for diff in self.arcs]
+        self.prices = [
+            (problem.weights.keeping(length) if problem.prunes else 0)
+            if stored
+            else problem.weights.sending(length)
+            for length, stored in zip(self.lengths, self.stored, strict=True)
+        ]
+        self.hop = problem.weights.chaining(
+            size.bytes for diff, size in sizes.items() if diff.parent is None
         )
-        release(uuid, depth + 1)
+
+    def __len__(self) -> int:
+        return len(self.number) + 1
+
+
+class _Result(NamedTuple):
+    """Entering arcs and chain lengths by node, prices in sixteenths of a byte, and bytes."""
+
+    entering: list[int]
+    depths: list[int]
+    cost: int
+    bound: int
+    fewest_bytes: int
+
+
+def _whole(graph: _Graph) -> _Result:
+    """Choose where snapshots arrive whole."""
+    entering = minimum_arborescence(len(graph), graph.tails, graph.heads, graph.prices)
+    cost = sum(graph.prices[arc] for arc in entering[1:])
+    sent = sum(graph.lengths[arc] for arc in entering[1:])
+    return _Result(entering, _depths(entering, graph.tails), cost, cost, sent)
+
+
+def _chained(problem: Problem, graph: _Graph) -> _Result:
+    """Choose where diffs stay diffs."""
+    from buttersink.planner.descent import Network, cheapest_chains
+
+    goals = set(problem.wanted)
+    wanted = [False, *(uuid in goals for uuid in graph.number)]
+    rates = [graph.hop] * len(graph.arcs)
+    network = Network(
+        len(graph), graph.tails, graph.heads, graph.prices, rates, graph.stored, wanted
+    )
+    chains = cheapest_chains(network, problem.max_chain)
+    lengths = [
+        0 if stored or not wanted[head] else length
+        for length, stored, head in zip(graph.lengths, graph.stored, graph.heads, strict=True)
+    ]
+    fewest = minimum_arborescence(len(graph), graph.tails, graph.heads, lengths)
+    sent = sum(lengths[arc] for arc in fewest[1:])
+    return _Result(chains.entering, chains.depths, chains.cost, chains.lower_bound, sent)
+
+
+def _depths(entering: list[int], tails: list[int]) -> list[int]:
+    """Return for each node how many arcs there are between it and the root."""
+    depths = [0] + [-1] * (len(entering) - 1)
+    for start in range(1, len(entering)):
+        path, node = [], start
+        while depths[node] < 0:
+            path.append(node)
+            node = tails[entering[node]]
+        for depth, below in enumerate(reversed(path), start=depths[node] + 1):
+            depths[below] = depth
+    return depths

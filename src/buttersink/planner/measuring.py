@@ -40,10 +40,11 @@ class Measuring:
 
     """
 
-    def __init__(self, survey: Survey) -> None:
+    def __init__(self, survey: Survey, *, far: bool = False) -> None:
         wanted = [arrival.snapshot for arrival in survey.send if not arrival.problem]
+        wanted += survey.rehang
         self._survey, self._wanted = survey, wanted
-        possible = candidates(wanted, survey.held, survey.lineage, survey.others)
+        possible = candidates(wanted, survey.held, survey.lineage, survey.others, far=far)
         first = origins(wanted, survey.held, survey.lineage, survey.others)
         age = {s.uuid: s.generation for s in (*wanted, *survey.held)}
         self.sizes: dict[Diff, Size] = {}

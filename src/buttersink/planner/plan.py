@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from buttersink.catalogue import Diff
+
 if TYPE_CHECKING:
     from buttersink.catalogue import Partial, Size, Snapshot
+    from buttersink.errors import PlanError
 
 
 class Action(StrEnum):
@@ -21,9 +24,28 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """
+    Why a step is there: for a diff the best that could have been taken in its place.
+
+    Attributes:
+        note: What is to be said beside that.
+        parent: What that diff starts from; None for a full send.
+        size: Its length; None if there is no other way.
+        chain: Diffs that a restore would then read; 0 where snapshots are whole.
+
+    """
+
+    note: str = ""
+    parent: Snapshot | None = None
+    size: Size | None = None
+    chain: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """
-    What becomes of one snapshot or partial at the destination.
+    What becomes of one snapshot, diff or partial at the destination.
 
     Attributes:
         action: What is done.
@@ -31,13 +53,16 @@ class Step:
             for discard.
         path: At the destination, relative to its location.
         parent: Send: the source's snapshot the diff starts from; None is a full send.
-        size: Send: length of the diff in bytes.
-        depth: Send: how many diffs of this plan have to arrive before this snapshot is whole.
+        size: Send, and delete of a diff: its length in bytes.
+        depth: Send: how many diffs of this plan have to arrive before this snapshot is whole; where
+            diffs stay diffs, how many there are in its chain.
+        restore: Send, where diffs stay diffs: bytes in its chain.
         replaces: Send and copy: the destination's snapshot that now lies at `path`, and that
             `--delete` lets go as soon as the new one is durable.
+        diff: Delete, where diffs stay diffs: the one that goes. None lets the snapshot go.
         partial: Discard: what is discarded.
         problem: Send and copy: why it cannot be carried out; empty if it can.
-        reason: Why this and not another, for a person.
+        reason: Why this and not another.
 
     """
 
@@ -47,10 +72,12 @@ class Step:
     parent: Snapshot | None = None
     size: Size | None = None
     depth: int = 0
+    restore: int = 0
     replaces: Snapshot | None = None
+    diff: Diff | None = None
     partial: Partial | None = None
     problem: str = ""
-    reason: str = ""
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +87,19 @@ class Plan:
 
     Attributes:
         steps: The steps.
-        lower_bound: Bytes that any plan over the same candidates has to send.
+        lower_bound: Bytes that any plan over the same diffs has to send.
+        cost: What the plan makes least, in bytes sent: where snapshots arrive whole, `send_bytes`;
+            where diffs stay diffs, keeping and chaining them, too.
+        cost_bound: What no plan over the same diffs can be below.
+        faults: What was wrong with the diffs that there were to choose from.
 
     """
 
     steps: tuple[Step, ...]
     lower_bound: int = 0
+    cost: int = 0
+    cost_bound: int = 0
+    faults: tuple[PlanError, ...] = ()
 
     def of(self, action: Action) -> tuple[Step, ...]:
         """Return the steps with this action, in order."""
@@ -75,3 +109,12 @@ class Plan:
     def send_bytes(self) -> int:
         """Bytes that the plan's diffs have together."""
         return sum(step.size.bytes for step in self.of(Action.SEND) if step.size)
+
+    @property
+    def guesses(self) -> tuple[Diff, ...]:
+        """The diffs to send whose size is only bounded or estimated, in order."""
+        return tuple(
+            Diff(step.snapshot.uuid, step.parent.uuid if step.parent else None)
+            for step in self.of(Action.SEND)
+            if step.snapshot and step.size and not step.size.exact
+        )

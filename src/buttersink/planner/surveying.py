@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from buttersink.catalogue import uuid_text
 from buttersink.errors import RefusedError, printable
+from buttersink.planner.reaching import reachable
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Iterable, Iterator, Mapping
 
-    from buttersink.catalogue import Catalogue, Partial, Snapshot, Uuid
+    from buttersink.catalogue import Catalogue, Diff, Partial, Size, Snapshot, Uuid
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,13 @@ class PlanOptions:
     Attributes:
         delete: Let go of what the source does not have, and of partials.
         exclude: What has a path that one of these matches, anywhere in it, is left as it is.
+        max_chain: The longest chain that a new diff may end, where diffs stay diffs.
 
     """
 
     delete: bool = False
     exclude: tuple[re.Pattern[bytes], ...] = ()
+    max_chain: int | None = None
 
     def excludes(self, entry: Snapshot | Partial) -> bool:
         """Return whether a snapshot or partial is left as it is."""
@@ -71,8 +74,12 @@ class Survey:
         held: The source's snapshots that the destination's file system has, too: the parents.
         others: The rest of the source's; they show how the history went.
         lineage: Own UUID to parent UUID of the source's subvolumes.
-        delete: The destination's that the source does not have.
+        delete: The destination's that the source does not have, and that go.
+        stay: The destination's that the source does not have, and that do not go.
         discard: Partial transfers at the destination.
+        stored: The diffs at the destination, where diffs stay diffs.
+        rehang: Of `held`, those in the destination whose diff starts from what is to go.
+        prunes: Whether diffs that nothing needs go.
 
     """
 
@@ -83,12 +90,18 @@ class Survey:
     others: tuple[Snapshot, ...] = ()
     lineage: Mapping[Uuid, Uuid] = field(default_factory=lambda: MappingProxyType({}))
     delete: tuple[Snapshot, ...] = ()
+    stay: tuple[Snapshot, ...] = ()
     discard: tuple[Partial, ...] = ()
+    stored: Mapping[Diff, Size] = field(default_factory=lambda: MappingProxyType({}))
+    rehang: tuple[Snapshot, ...] = ()
+    prunes: bool = False
 
 
-def survey(source: Catalogue, destination: Catalogue, options: PlanOptions) -> Survey:
+def survey(
+    source: Catalogue, destination: Catalogue, options: PlanOptions, *, keeps_diffs: bool = False
+) -> Survey:
     """
-    Compare what two stores hold.
+    Compare what two stores hold; `keeps_diffs` tells that the destination holds diffs.
 
     Raises:
         RefusedError: `--delete` with a source that holds nothing, which is rather a file system
@@ -102,29 +115,60 @@ def survey(source: Catalogue, destination: Catalogue, options: PlanOptions) -> S
             hint="Is it mounted? To empty the destination, delete its snapshots with btrfs.",
         )
     wanted = _one_each(s for s in source.snapshots if not options.excludes(s))
-    inside = _one_each(destination.snapshots)
+    there = destination.snapshots
+    if keeps_diffs:  # one whose chain is broken cannot be had from there
+        reached = reachable(destination.diffs)
+        there = tuple(snapshot for snapshot in there if snapshot.uuid in reached)
+    inside = _one_each(there)
     outside = _one_each(destination.outside)
-    obstacles = _Obstacles(source, destination, options)
-    arrivals = [(s, obstacles.meet(s)) for uuid, s in wanted.items() if uuid not in inside]
+    meet = _anywhere if keeps_diffs else _Obstacles(source, destination, options).meet
+    arrivals = [(s, meet(s)) for uuid, s in wanted.items() if uuid not in inside]
     replaced = {a.replaces.own_uuid for _s, a in arrivals if a.replaces}
-    here = {
-        s.uuid for s in (*destination.snapshots, *destination.outside) if s.own_uuid not in replaced
-    }
+    here = {s.uuid for s in (*there, *destination.outside) if s.own_uuid not in replaced}
     known = _one_each((*source.snapshots, *source.outside))
+    keep = tuple(s for s in there if s.uuid in wanted)
+    delete = tuple(_deletable(source, destination, options, replaced))
+    going = {snapshot.own_uuid for snapshot in delete} | replaced
+    held = tuple(s for uuid, s in known.items() if uuid in here)
     return Survey(
-        keep=tuple(s for s in destination.snapshots if s.uuid in wanted),
+        keep=keep,
         copy=tuple(
             replace(arrival, snapshot=outside[s.uuid])
             for s, arrival in arrivals
             if s.uuid in outside
         ),
         send=tuple(arrival for s, arrival in arrivals if s.uuid not in outside),
-        held=tuple(s for uuid, s in known.items() if uuid in here),
+        held=held,
         others=tuple(s for uuid, s in known.items() if uuid not in here and uuid not in wanted),
         lineage=source.lineage,
-        delete=tuple(_deletable(source, destination, options, replaced)),
+        delete=delete,
+        stay=tuple(
+            s for s in destination.snapshots if s.uuid not in wanted and s.own_uuid not in going
+        ),
         discard=tuple(_disposable(destination, options, arrivals)) if options.delete else (),
+        stored=destination.diffs,
+        rehang=tuple(_hanging(held, keep, delete, destination.diffs)),
+        prunes=options.delete and keeps_diffs,
     )
+
+
+def _anywhere(snapshot: Snapshot) -> Arrival:
+    """Return that nothing is in the way where names hold the UUIDs, too."""
+    return Arrival(snapshot, snapshot.path)
+
+
+def _hanging(
+    held: Iterable[Snapshot],
+    keep: Iterable[Snapshot],
+    delete: Iterable[Snapshot],
+    stored: Mapping[Diff, Size],
+) -> Iterator[Snapshot]:
+    """Yield the source's snapshots that are kept only by a diff from what is to go."""
+    kept = {snapshot.uuid for snapshot in keep}
+    going = {snapshot.uuid for snapshot in delete}
+    safe = {diff.to for diff in stored if diff.parent not in going}
+    made = {diff.to for diff in stored}
+    yield from (s for s in held if s.uuid in kept & made and s.uuid not in safe)
 
 
 def _one_each(snapshots: Iterable[Snapshot]) -> dict[Uuid, Snapshot]:

@@ -9,18 +9,19 @@ its traits, never of its type.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, Self
 
 from buttersink.errors import UsageError
+from buttersink.planner.costs import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from buttersink.catalogue import Catalogue, Diff, Measurement, Partial, Snapshot
+    from buttersink.catalogue import Catalogue, Diff, Measurement, Partial
     from buttersink.planner.plan import Step
 
 
@@ -46,11 +47,14 @@ class Traits:
     What a store can do.
 
     Attributes:
-        measures: `measure` gives exact sizes and `estimate` rough ones.
+        measures: `measure` gives exact sizes and `estimate` rough ones. If not, it has those diffs
+            alone that its catalogue names.
+        weights: What to make least when diffs are sent here, and whether they stay diffs.
 
     """
 
     measures: bool
+    weights: Weights = field(default_factory=Weights)
 
 
 class Sink(Protocol):
@@ -141,8 +145,12 @@ class Store(ABC):
         """Make `step.snapshot`, which lies outside the location, appear at `step.path`."""
 
     @abstractmethod
-    def delete(self, snapshot: Snapshot) -> None:
-        """Delete a snapshot inside the location; `DeleteError` if it is not what it was."""
+    def delete(self, step: Step) -> None:
+        """
+        Delete the snapshot that a step names or, where diffs stay diffs, the diff.
+
+        It lies inside the location. `DeleteError` if it is not what it was.
+        """
 
     @abstractmethod
     def discard(self, partial: Partial) -> None:

@@ -224,8 +224,9 @@ class BtrfsStore(Store):
             why, hint = "it is mounted read-only", "Mount it writable and run again."
             raise ReceiveError("cannot write", where=self.location, why=why, hint=hint)
 
-    def delete(self, snapshot: Snapshot) -> None:
+    def delete(self, step: Step) -> None:
         """Delete a snapshot inside the location, if it is still read-only and the one listed."""
+        snapshot = _snapshot_of(step)
         self._delete(snapshot.path, snapshot.subvolume_id, only_read_only=True)
 
     def discard(self, partial: Partial) -> None:
