@@ -867,7 +867,7 @@ def entry(action: str, path: str, number: int, **keys: object) -> dict[str, obje
     """Return a step of a JSON plan, null but for what is given."""
     nothing = dict.fromkeys(("from", "from_path", "size", "size_is"))
     start = {"action": action, "path": path, "uuid": uuid_text(uuid(number))}
-    return {**start, **nothing, "depth": 0, "problem": None, **keys}
+    return {**start, **nothing, "depth": 0, "restore_bytes": None, "problem": None, **keys}
 
 
 def test_json_sync() -> None:
@@ -877,7 +877,7 @@ def test_json_sync() -> None:
         send(FIRST, THIRD, estimated(9), b"moved"),
         Step(Action.SEND, b"x", FIRST, problem="taken"),
     )
-    out.plan("a", "b", Plan((*EVERYTHING.steps, *more), 3), False)  # noqa: FBT003
+    out.plan("a", "b", Plan((*EVERYTHING.steps, *more), 3, 5, 4), False)  # noqa: FBT003
     out.removed(b"old\xff")
     assert stdout.getvalue() == ""
     results = (result(1, Status.RESUMED), result(2, Status.SKIPPED))
@@ -909,6 +909,8 @@ def test_json_sync() -> None:
             "send_count": 3,
             "send_bytes": 100 * MIB + 521,
             "lower_bound_bytes": 3,
+            "cost_bytes": 5,
+            "cost_bound_bytes": 4,
         },
         "result": {
             "sent_bytes": 512,
