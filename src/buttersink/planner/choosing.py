@@ -180,8 +180,9 @@ class _Graph:
             else problem.weights.sending(length)
             for length, stored in zip(self.lengths, self.stored, strict=True)
         ]
+        known = {**problem.offers, **problem.stored}
         self.hop = problem.weights.chaining(
-            size.bytes for diff, size in sizes.items() if diff.parent is None
+            size.bytes for d, size in known.items() if d.parent is None and d not in unsound
         )
 
     def __len__(self) -> int:
