@@ -63,11 +63,16 @@ class Diff(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """The exact length in bytes of a diff's stream, and of how many commands it consists."""
+    """
+    The exact length in bytes of a diff's stream, and of how many commands it consists.
+
+    `remembered` if that is known from an earlier run.
+    """
 
     diff: Diff
     bytes: int
     commands: int
+    remembered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,8 +47,8 @@ def list_store(store: Store, options: Options, reporter: Reporter) -> Catalogue:
     sizes: dict[Uuid, Size] = {}
     if store.traits.measures and not options.estimate:
         unknown = list(dict.fromkeys(Diff(s.uuid, None) for s in listed if s.size is None))
-        for diff, length, _commands in store.measure(unknown):
-            sizes[diff.to] = Size(length, Exactness.MEASURED)
+        for measurement in store.measure(unknown):
+            sizes[measurement.diff.to] = Size(measurement.bytes, Exactness.MEASURED)
             reporter.measuring(len(sizes), len(unknown))
     return replace(
         found,

@@ -17,7 +17,7 @@ from buttersink.errors import UsageError
 from buttersink.planner.costs import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -55,6 +55,27 @@ class Traits:
 
     measures: bool
     weights: Weights = field(default_factory=Weights)
+
+
+def _tell_nobody(_message: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """
+    Where a store may keep what it need not find out again; whatever is wrong there ends no run.
+
+    Attributes:
+        directory: Absolute path. It is made when something is to be written.
+        writable: Whether something may be; reading changes nothing.
+        tell: Is told what cannot be used, and why.
+
+    """
+
+    directory: bytes
+    writable: bool
+    tell: Callable[[str], None] = _tell_nobody
 
 
 class Sink(Protocol):
@@ -113,7 +134,8 @@ class Store(ABC):
         """
         Yield the exact length of each diff's stream as soon as it is known.
 
-        The order is the store's. Sends no data and changes nothing. `SendError` names the pair.
+        The order is the store's. Sends no data and changes nothing but what the store's cache
+        holds. `SendError` names the pair.
         """
 
     @abstractmethod

@@ -8,6 +8,9 @@ missing after a file that has grown and whose last bytes were written before a h
 them (send_hole in fs/btrfs/send.c notes where it stopped only if it sends data). Whether a file has
 grown is not in the stream: such files are *doubts*, for those who can look. So are changes of
 owner, after which a CHMOD may be put in (see `rewrite`).
+
+Sizes are remembered between runs: a change to what comes out here needs another `_PREDICTION` in
+`stores.btrfs.remembered`.
 """
 
 from __future__ import annotations
