@@ -76,6 +76,7 @@ def scene() -> Iterator[Scene]:
         loop_filesystem(directory, label="laptop") as laptop,
         loop_filesystem(directory, label="backup") as backup,
     ):
+        os.environ["XDG_CACHE_HOME"] = str(directory / "cache")  # the user's own is left alone
         history = make_history(
             laptop.mountpoint, seed=2012, count=6, base_bytes=48 * MIB, change_bytes=3 * MIB
         )

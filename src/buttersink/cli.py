@@ -1,7 +1,7 @@
 """
 The `buttersink` command: argv to typed options, errors to exit statuses. Decides nothing else.
 
-This is the one place that reads the environment's arguments and turns an error into a number:
+This is the one place that reads arguments and the environment and turns an error into a number:
 0 all done, 1 something failed, 2 bad usage, 3 locked, 128+n ended by signal n.
 """
 
@@ -20,7 +20,7 @@ from buttersink.console import Console
 from buttersink.errors import Error, UsageError, printable
 from buttersink.location import Location, parse_location
 from buttersink.planner import PlanOptions
-from buttersink.stores import Mode, Role, open_store
+from buttersink.stores import Cache, Mode, Role, open_store
 from buttersink.sync import Options, carry_out, list_store, plan_clean_up, prepare
 from buttersink.version import program_version
 
@@ -172,7 +172,8 @@ def _locations(arguments: _Arguments) -> list[Location]:
 def _list(location: Location, arguments: _Arguments, options: Options, console: Console) -> int:
     """List one location; with --delete discard its partial transfers, too."""
     clean = arguments.delete and not arguments.dry_run
-    with open_store(location, Mode.WRITE if clean else Mode.READ, Role.LISTING) as store:
+    mode, cache = Mode.WRITE if clean else Mode.READ, _cache(arguments, console)
+    with open_store(location, mode, Role.LISTING, cache) as store:
         shown = not (arguments.delete and arguments.json)  # one document, and that tells of the run
         found = list_store(store, options if shown else replace(options, estimate=True), console)
         if shown:
@@ -194,7 +195,9 @@ def _sync(
 ) -> int:
     mode = Mode.WRITE if arguments.delete else Mode.APPEND
     with ExitStack() as stack:
-        from_store = stack.enter_context(open_store(source, Mode.READ, Role.SOURCE))
+        from_store = stack.enter_context(
+            open_store(source, Mode.READ, Role.SOURCE, _cache(arguments, console))
+        )
         to_store = stack.enter_context(
             open_store(destination, Mode.READ if arguments.dry_run else mode, Role.DESTINATION)
         )
@@ -202,6 +205,17 @@ def _sync(
         console.plan(str(source), str(destination), plan, dry_run=arguments.dry_run)
         report = None if arguments.dry_run else carry_out(plan, from_store, to_store, console)
         return _end(report, console)
+
+
+def _cache(arguments: _Arguments, console: Console) -> Cache | None:
+    """Return the user's cache directory, where the XDG base directory specification has it."""
+    home = os.environb.get(b"XDG_CACHE_HOME", b"")
+    if not os.path.isabs(home):
+        home = os.path.join(os.environb.get(b"HOME", b""), b".cache")
+    if not os.path.isabs(home):
+        return None
+    directory = os.path.join(home, b"buttersink")
+    return Cache(directory, writable=not arguments.dry_run, tell=console.debug)
 
 
 def _end(report: Report | None, console: Console) -> int:

@@ -50,8 +50,9 @@ class Console(Reporter):
     Writes for one run of the command.
 
     `quiet` 1 leaves out progress, 2 everything but errors and JSON. `verbose` 1 adds reasons, kept
-    snapshots and UUIDs. `logfile` gets every message with its time, whatever `quiet` says. Writing
-    to stdout may raise `OSError`; stderr and the log file failing never ends a run.
+    snapshots and UUIDs, 2 what helps with debugging. `logfile` gets every message with its time,
+    whatever `quiet` says. Writing to stdout may raise `OSError`; stderr and the log file failing
+    never ends a run.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Console(Reporter):
         self._stderr = stderr
         self._quiet = quiet
         self._verbose = verbose > 0
+        self._debug = verbose > 1 and quiet < _SILENT
         self._json = as_json
         self._logfile = logfile
         drawn = quiet == 0 and stderr.isatty() and not (as_json and stdout.isatty())
@@ -151,9 +153,11 @@ class Console(Reporter):
         elif self._bars:
             self._bars.clear()
 
-    def measured(self, asked: int, candidates: int) -> None:
+    def measured(self, asked: int, candidates: int, remembered: int) -> None:
         """Write how much was measured, if that is wanted."""
         line = f"measured {asked} of {counted(candidates, 'candidate diff')}"
+        if remembered:
+            line += f", {remembered} remembered"
         self._log(line)
         if self._verbose and self._quiet < _SILENT:
             self._message(line)
@@ -195,6 +199,12 @@ class Console(Reporter):
         self._log(f"note: {printable(message)}")
         if self._quiet < _SILENT:
             self._message(f"note: {printable(message)}")
+
+    def debug(self, message: str) -> None:
+        """Write what only those who look for a fault want to know."""
+        self._log(f"debug: {printable(message)}")
+        if self._debug:
+            self._message(f"debug: {printable(message)}")
 
     def finished(self) -> None:
         """Take the bars off the terminal."""

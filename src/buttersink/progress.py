@@ -43,8 +43,8 @@ class Reporter:
     def measuring(self, done: int, total: int) -> None:
         """Tell that `done` of `total` sizes are known."""
 
-    def measured(self, asked: int, candidates: int) -> None:
-        """Tell that of so many diffs worth measuring so many were measured, and that is enough."""
+    def measured(self, asked: int, candidates: int, remembered: int) -> None:
+        """Tell of how many diffs worth measuring that many were, or were known before: enough."""
 
     def transfer_started(self, transfer: Transfer) -> None:
         """Tell that the bytes of one diff are about to flow."""

@@ -1,7 +1,7 @@
 """
 One run, start to end: survey, measure, plan; then transfer each step, delete, report.
 
-This is the whole way of the data between two stores. `prepare` changes nothing anywhere, so a dry
+This is the whole way of the data between two stores. `prepare` changes nothing in either, so a dry
 run is a run that stops after it.
 """
 
@@ -58,7 +58,7 @@ def list_store(store: Store, options: Options, reporter: Reporter) -> Catalogue:
 
 
 def prepare(source: Store, destination: Store, options: Options, reporter: Reporter) -> Plan:
-    """Return the plan that makes the destination hold what the source holds. Changes nothing."""
+    """Return the plan that makes the destination hold what the source holds; neither changes."""
     here, there = source.catalogue(), destination.catalogue()
     weights = destination.traits.weights
     survey = planner.survey(here, there, options.plan, keeps_diffs=weights.keeps_diffs)
@@ -88,7 +88,7 @@ def _measured(
     from buttersink.planner.bounds import full_sends
     from buttersink.planner.measuring import Measuring
 
-    measuring = Measuring(survey, far=options.plan.max_chain is not None)
+    measuring, remembered = Measuring(survey, far=options.plan.max_chain is not None), 0
     while pairs := measuring.next():
         if options.estimate:
             for diff, length in source.estimate(pairs):
@@ -96,10 +96,11 @@ def _measured(
         else:
             for measurement in source.measure(pairs):
                 measuring.learn(measurement)
+                remembered += measurement.remembered
                 reporter.measuring(len(measuring.sizes), measuring.asked)
     if options.estimate:
         return measuring.sizes
-    reporter.measured(measuring.asked, measuring.candidates)
+    reporter.measured(measuring.asked - remembered, measuring.candidates, remembered)
     wanted = (s.uuid for s in (*(a.snapshot for a in survey.send), *survey.rehang))
     return full_sends(wanted, {**survey.stored, **measuring.sizes}) | measuring.sizes
 

@@ -713,6 +713,32 @@ def test_progress_of_measuring(clock: Clock) -> None:
     assert stderr.getvalue().endswith("\x1b[2K")
 
 
+@pytest.mark.parametrize(
+    ("remembered", "text"), [(0, ""), (12, ", 12 remembered")], ids=["none", "some"]
+)
+def test_how_much_was_measured_is_told_apart_from_what_was_remembered(
+    remembered: int, text: str
+) -> None:
+    stderr, logfile = io.StringIO(), io.StringIO()
+    console(stderr=stderr, verbose=1, logfile=logfile).measured(5, 17, remembered)
+    assert stderr.getvalue() == f"buttersink: measured 5 of 17 candidate diffs{text}\n"
+    assert logfile.getvalue().endswith(f" measured 5 of 17 candidate diffs{text}\n")
+
+
+@pytest.mark.parametrize(("quiet", "verbose"), [(0, 1), (2, 2)])
+def test_what_is_for_debugging_is_only_logged(quiet: int, verbose: int) -> None:
+    stderr, logfile = io.StringIO(), io.StringIO()
+    console(stderr=stderr, quiet=quiet, verbose=verbose, logfile=logfile).debug("odd\n")
+    assert stderr.getvalue() == ""
+    assert logfile.getvalue().endswith(" debug: odd\\n\n")
+
+
+def test_what_is_for_debugging_is_written_where_that_is_wanted() -> None:
+    stderr = io.StringIO()
+    console(stderr=stderr, verbose=2).debug("odd\n")
+    assert stderr.getvalue() == "buttersink: debug: odd\\n\n"
+
+
 def test_nothing_flashes_within_a_second(clock: Clock) -> None:
     stderr = Terminal()
     out = console(stderr=stderr)

@@ -78,7 +78,7 @@ class Survey:
         stay: The destination's that the source does not have, and that do not go.
         discard: Partial transfers at the destination.
         stored: The diffs at the destination, where diffs stay diffs.
-        rehang: Of `held`, those in the destination whose diff starts from what is to go.
+        rehang: Of `held`, those in the destination that have a diff from what is to go.
         prunes: Whether diffs that nothing needs go.
 
     """
@@ -163,12 +163,11 @@ def _hanging(
     delete: Iterable[Snapshot],
     stored: Mapping[Diff, Size],
 ) -> Iterator[Snapshot]:
-    """Yield the source's snapshots that are kept only by a diff from what is to go."""
+    """Yield the source's snapshots that are kept and have a diff from what is to go."""
     kept = {snapshot.uuid for snapshot in keep}
     going = {snapshot.uuid for snapshot in delete}
-    safe = {diff.to for diff in stored if diff.parent not in going}
-    made = {diff.to for diff in stored}
-    yield from (s for s in held if s.uuid in kept & made and s.uuid not in safe)
+    hanging = kept.intersection(diff.to for diff in stored if diff.parent in going)
+    yield from (snapshot for snapshot in held if snapshot.uuid in hanging)
 
 
 def _one_each(snapshots: Iterable[Snapshot]) -> dict[Uuid, Snapshot]:

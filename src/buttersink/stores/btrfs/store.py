@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from buttersink.catalogue import Catalogue, Diff, Partial, Snapshot
     from buttersink.location import Location
     from buttersink.planner.plan import Step
+    from buttersink.stores.base import Cache
+    from buttersink.stores.btrfs.remembered import RememberedSizes
     from buttersink.stores.btrfs.writing import Writer
     from buttersink.stream import Rewriter
 
@@ -51,13 +53,17 @@ class BtrfsStore(Store):
 
     traits = Traits(measures=True)
 
-    def __init__(self, location: Location, mode: Mode, role: Role) -> None:
+    def __init__(
+        self, location: Location, mode: Mode, role: Role, cache: Cache | None = None
+    ) -> None:
         super().__init__(str(location), mode)
         self._single: bytes | None = None
         if role is not Role.DESTINATION and not location.all_below:
             location = self._resolve_single(location, required=role is Role.SOURCE)
         self._fd, self._missing = open_location(location, mode, role)
         self._index = Index([], {}, b"", None)
+        self._cache = cache
+        self._remembered_or_none: RememberedSizes | None = None
         self._writer_or_none: Writer | None = None
         if mode is not Mode.READ:
             try:
@@ -83,12 +89,15 @@ class BtrfsStore(Store):
 
     def close(self) -> None:
         """Let go of the directory, its lock and the private mount."""
-        self._close_writer()
+        self._close_what_knows_the_index()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
-    def _close_writer(self) -> None:
+    def _close_what_knows_the_index(self) -> None:
+        if self._remembered_or_none is not None:
+            self._remembered_or_none.close()
+            self._remembered_or_none = None
         if self._writer_or_none is not None:
             self._writer_or_none.close()
             self._writer_or_none = None
@@ -100,12 +109,35 @@ class BtrfsStore(Store):
             quota = subvolumes.quota_sizes(self._fd)
             here = subvolumes.directory_from_top(self._fd, os.fstat(self._fd).st_ino, found)
         directory = subvolumes.join(here, self._missing)
+        self._close_what_knows_the_index()
         self._index = Index(found, quota, directory, self._single)
-        self._close_writer()  # it knows the old index
         return self._index.catalogue
 
     def measure(self, diffs: Sequence[Diff]) -> Iterator[Measurement]:
-        """Yield exact lengths, by metadata-only sends, one per processor at a time."""
+        """Yield exact lengths: first those remembered, then those of metadata-only sends."""
+        if not diffs:
+            return
+        remembered = self._remembered()
+        unknown = []
+        for diff in diffs:
+            if known := remembered.get(diff):
+                yield known
+            else:
+                unknown.append(diff)
+        for found in self._measure_all(unknown) if unknown else ():
+            remembered.add(found)
+            yield found
+
+    def _remembered(self) -> RememberedSizes:
+        from buttersink.stores.btrfs.remembered import RememberedSizes
+
+        if self._remembered_or_none is None:
+            filesystem = ioctl.filesystem_id(self._fd)
+            self._remembered_or_none = RememberedSizes(self._cache, filesystem, self._index)
+        return self._remembered_or_none
+
+    def _measure_all(self, diffs: Sequence[Diff]) -> Iterator[Measurement]:
+        """Measure one diff per processor at a time."""
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
         left = threading.Event()
