@@ -27,6 +27,7 @@ from buttersink.wording import (
     namesakes,
     partial_columns,
     plan_columns,
+    size_text,
     snapshot_columns,
     summary_of,
 )
@@ -158,6 +159,19 @@ class Console(Reporter):
         line = f"measured {asked} of {counted(candidates, 'candidate diff')}"
         if remembered:
             line += f", {remembered} remembered"
+        self._log(line)
+        if self._verbose and self._quiet < _SILENT:
+            self._message(line)
+
+    def chosen(self, planned_bytes: int, plain_bytes: int) -> None:
+        """Write what measuring saves, if that is wanted and anything is saved."""
+        saved = plain_bytes - planned_bytes
+        if saved <= 0:
+            return
+        line = (
+            f"choosing by size saves {size_text(saved)}: each snapshot from the one before it "
+            f"would take {size_text(plain_bytes)}"
+        )
         self._log(line)
         if self._verbose and self._quiet < _SILENT:
             self._message(line)

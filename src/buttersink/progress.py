@@ -46,6 +46,9 @@ class Reporter:
     def measured(self, asked: int, candidates: int, remembered: int) -> None:
         """Tell of how many diffs worth measuring that many were, or were known before: enough."""
 
+    def chosen(self, planned_bytes: int, plain_bytes: int) -> None:
+        """Tell what the plan sends, and what sending each from the one before it would."""
+
     def transfer_started(self, transfer: Transfer) -> None:
         """Tell that the bytes of one diff are about to flow."""
 

@@ -69,11 +69,13 @@ def prepare(source: Store, destination: Store, options: Options, reporter: Repor
         return planner.make_plan(survey, {}, weights)
     if not source.traits.measures:
         return planner.make_plan(survey, here.diffs, weights, options.plan.max_chain)
-    sizes = _measured(survey, source, options, reporter)
+    sizes, plain = _measured(survey, source, options, reporter)
     plan = planner.make_plan(survey, sizes, weights, options.plan.max_chain)
     while plan.guesses and not options.estimate:
         sizes |= _lengths(source.measure(plan.guesses))
         plan = planner.make_plan(survey, sizes, weights, options.plan.max_chain)
+    if not options.estimate:
+        reporter.chosen(plan.send_bytes, plain)
     return plan
 
 
@@ -83,13 +85,19 @@ def _lengths(measurements: Iterable[Measurement]) -> dict[Diff, Size]:
 
 def _measured(
     survey: planner.Survey, source: Store, options: Options, reporter: Reporter
-) -> dict[Diff, Size]:
-    """Return the sizes of the diffs to choose from: measured, and of other full sends a bound."""
+) -> tuple[dict[Diff, Size], int]:
+    """
+    Return the sizes of the diffs to choose from: measured, and of other full sends a bound.
+
+    And what it takes in bytes to make each snapshot from the one that it grew out of.
+    """
     from buttersink.planner.bounds import full_sends
     from buttersink.planner.measuring import Measuring
 
     measuring, remembered = Measuring(survey, far=options.plan.max_chain is not None), 0
+    plain: tuple[Diff, ...] = ()
     while pairs := measuring.next():
+        plain = plain or pairs  # the first that are asked for
         if options.estimate:
             for diff, length in source.estimate(pairs):
                 measuring.guess(diff, length)
@@ -99,10 +107,11 @@ def _measured(
                 remembered += measurement.remembered
                 reporter.measuring(len(measuring.sizes), measuring.asked)
     if options.estimate:
-        return measuring.sizes
+        return measuring.sizes, 0
     reporter.measured(measuring.asked - remembered, measuring.candidates, remembered)
     wanted = (s.uuid for s in (*(a.snapshot for a in survey.send), *survey.rehang))
-    return full_sends(wanted, {**survey.stored, **measuring.sizes}) | measuring.sizes
+    sizes = full_sends(wanted, {**survey.stored, **measuring.sizes}) | measuring.sizes
+    return sizes, sum(sizes[diff].bytes for diff in plain)
 
 
 def plan_clean_up(found: Catalogue) -> Plan:

@@ -411,6 +411,19 @@ def test_plan_of_chains_says_how_near_it_is_to_the_least_cost() -> None:
     )
 
 
+@pytest.mark.parametrize(("verbose", "lines"), [(0, 0), (1, 1)])
+def test_what_choosing_saves_is_told_where_it_is_wanted(verbose: int, lines: int) -> None:
+    stderr = io.StringIO()
+    out = console(stderr=stderr, verbose=verbose)
+    out.chosen(35 * MIB, 47 * MIB)
+    out.chosen(35 * MIB, 35 * MIB)
+    text = (
+        "buttersink: choosing by size saves 12.0 MiB: "
+        "each snapshot from the one before it would take 47.0 MiB\n"
+    )
+    assert stderr.getvalue() == text * lines
+
+
 def test_plan_shows_where_a_snapshot_lands() -> None:
     moved = send(FIRST, None, estimated(3 * MIB), b"1")
     assert planned(Plan((moved, send(THIRD, None, measured(7))))) == golden("""
