@@ -17,8 +17,9 @@ from itertools import accumulate, compress
 from operator import and_, ne
 from typing import TYPE_CHECKING
 
-from buttersink.catalogue import Diff, Snapshot, Uuid
-from buttersink.planner.candidates import candidates, closer
+from buttersink.catalogue import Diff, Measurement, Snapshot, Uuid
+from buttersink.planner import Arrival, Survey
+from buttersink.planner.measuring import Measuring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
@@ -31,6 +32,29 @@ _SLOTS = 300
 _YOUNG = 100
 _HEADER = 200
 _METADATA = 2048
+_COMMAND = 48 * 1024  # the longest write command of a send stream
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """
+    How a subvolume changes; the three exponents are those of Pareto distributions.
+
+    Attributes:
+        heat: Of the slots that are rewritten: the higher, the fewer slots take all writes.
+        bursts: Of the number of rewrites in a step: the lower, the more often are there many.
+        back: Of how far rollbacks go: the lower, the farther.
+        rollbacks: How many there are, in multiples of what the kind of history has.
+        forgotten: The share of the writable subvolumes that have been deleted, so that nothing
+            tells any more what their snapshots branched off from.
+
+    """
+
+    heat: float = 1.2
+    bursts: float = 1.1
+    back: float = 0.7
+    rollbacks: float = 1.0
+    forgotten: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +118,7 @@ class _Volume:
 
     chance: random.Random
     name: bytes
+    habits: Habits
     weights: list[int] = field(default_factory=list)
     lines: list[_Line] = field(default_factory=list)
     taken: list[_Taken] = field(default_factory=list)
@@ -121,8 +146,8 @@ class _Volume:
         """Do what happens to a subvolume between two snapshots."""
         chance = self.chance
         slots = len(line.versions)
-        for _ in range(1 + int(min(chance.paretovariate(1.1), 40))):
-            self.write(line, int(chance.paretovariate(1.2) - 1) % slots)
+        for _ in range(1 + int(min(chance.paretovariate(self.habits.bursts), 40))):
+            self.write(line, int(chance.paretovariate(self.habits.heat) - 1) % slots)
         if chance.random() < 0.3:
             self.come_or_go(line, chance.randrange(slots * 2 // 3, slots))
         if chance.random() < 0.02:
@@ -154,7 +179,7 @@ class _Volume:
 
     def roll_back(self) -> None:
         """Go on from an older snapshot: near ones more often than far ones."""
-        back = int(min(self.chance.paretovariate(0.7) * 3, len(self.taken)))
+        back = int(min(self.chance.paretovariate(self.habits.back) * 3, len(self.taken)))
         base = self.taken[-back]
         self.lines.append(_Line(self.new_uuid(), base.uuid, list(base.versions)))
 
@@ -171,7 +196,7 @@ class _Volume:
             line = self.chance.choice(self.lines[-heads:])
             self.change(line)
             self.taken.append(_Taken(self.new_uuid(), line, step, array("i", line.versions)))
-            if self.chance.random() < rollbacks:
+            if self.chance.random() < rollbacks * self.habits.rollbacks:
                 self.roll_back()
             if keep is not None and step >= _YOUNG and self.taken[-_YOUNG].step not in keep:
                 del self.taken[-_YOUNG]
@@ -179,55 +204,52 @@ class _Volume:
             self.taken = [taken for taken in self.taken if taken.step in keep]
 
 
-def make(kind: str, snapshots: int, seed: int, *, forgotten: float = 0.0) -> History:
-    """
-    Return a history of about `snapshots` snapshots; `kind` is one of `KINDS`.
-
-    `forgotten` is the share of the writable subvolumes that have been deleted, so that nothing
-    tells any more what their snapshots branched off from.
-    """
+def make(kind: str, snapshots: int, seed: int, habits: Habits = Habits()) -> History:
+    """Return a history of about `snapshots` snapshots; `kind` is one of `KINDS`."""
     chance = random.Random(f"{kind} {snapshots} {seed}")
-    volumes = _MAKERS[kind](chance, snapshots)
-    return _finish(chance, volumes, forgotten)
+    volumes = _MAKERS[kind](chance, snapshots, habits)
+    return _finish(chance, volumes, habits.forgotten)
 
 
-def _thinned(chance: random.Random, name: bytes, count: int, rollbacks: float) -> _Volume:
+def _thinned(
+    chance: random.Random, name: bytes, habits: Habits, count: int, rollbacks: float
+) -> _Volume:
     """Keep a third of `count` from every step of late, every 7th before, every 30th before."""
     third = count // 3
     every = [*[30] * third, *[7] * third, *[1] * (count - 2 * third)]
     steps = list(accumulate(every))
-    volume = _Volume(chance, name)
+    volume = _Volume(chance, name, habits)
     volume.run(steps[-1] + 1, rollbacks, keep=frozenset(steps))
     return volume
 
 
-def _linear(chance: random.Random, snapshots: int) -> list[_Volume]:
-    volume = _Volume(chance, b"home")
+def _linear(chance: random.Random, snapshots: int, habits: Habits) -> list[_Volume]:
+    volume = _Volume(chance, b"home", habits)
     volume.run(snapshots, rollbacks=0.01)
     return [volume]
 
 
-def _gfs(chance: random.Random, snapshots: int) -> list[_Volume]:
-    return [_thinned(chance, b"home", snapshots, rollbacks=0)]
+def _gfs(chance: random.Random, snapshots: int, habits: Habits) -> list[_Volume]:
+    return [_thinned(chance, b"home", habits, snapshots, rollbacks=0)]
 
 
-def _branchy(chance: random.Random, snapshots: int) -> list[_Volume]:
-    volume = _Volume(chance, b"home")
+def _branchy(chance: random.Random, snapshots: int, habits: Habits) -> list[_Volume]:
+    volume = _Volume(chance, b"home", habits)
     volume.run(snapshots, rollbacks=0.1, heads=4)
     return [volume]
 
 
-def _many(chance: random.Random, snapshots: int) -> list[_Volume]:
+def _many(chance: random.Random, snapshots: int, habits: Habits) -> list[_Volume]:
     count = max(2, snapshots // 250)
     each = [snapshots // count + (number < snapshots % count) for number in range(count)]
-    return [_thinned(chance, b"subvolume%d" % n, keep, 0) for n, keep in enumerate(each)]
+    return [_thinned(chance, b"subvolume%d" % n, habits, keep, 0) for n, keep in enumerate(each)]
 
 
-def _mixed(chance: random.Random, snapshots: int) -> list[_Volume]:
-    return [_thinned(chance, b"home", snapshots, rollbacks=0.01)]
+def _mixed(chance: random.Random, snapshots: int, habits: Habits) -> list[_Volume]:
+    return [_thinned(chance, b"home", habits, snapshots, rollbacks=0.01)]
 
 
-_MAKERS: dict[str, Callable[[random.Random, int], list[_Volume]]] = {
+_MAKERS: dict[str, Callable[[random.Random, int, Habits], list[_Volume]]] = {
     "linear": _linear,
     "gfs": _gfs,
     "branchy": _branchy,
@@ -273,11 +295,18 @@ def _as_map(taken: _Taken, weights: list[int]) -> _Map:
     return _Map(weights, versions, present, full)
 
 
-def measured_pairs(history: History) -> list[Diff]:
-    """Return the candidates, and the closer ones that are asked for until there are none."""
-    diffs = list(candidates(history.snapshots, (), history.lineage))
-    sizes: dict[Diff, int] = {}
-    while len(sizes) < len(diffs):
-        sizes |= {diff: history.size(diff.parent, diff.to) for diff in diffs[len(sizes) :]}
-        diffs += closer(history.snapshots, (), history.lineage, sizes)
-    return diffs
+def measured_pairs(history: History, *, scale: int = 1) -> list[Diff]:
+    """
+    Return what is asked for where measuring a diff costs about a command for each changed file.
+
+    With a large `scale` files are so many times as large: then sending is dear beside measuring.
+    """
+    arrivals = tuple(Arrival(snapshot, snapshot.path) for snapshot in history.snapshots)
+    measuring = Measuring(Survey(send=arrivals, lineage=history.lineage))
+    asked: list[Diff] = []
+    while batch := measuring.next():
+        asked += batch
+        for diff in batch:
+            length = history.size(diff.parent, diff.to)
+            measuring.learn(Measurement(diff, length * scale, 1 + length // _COMMAND))
+    return asked

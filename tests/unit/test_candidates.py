@@ -11,7 +11,7 @@ import pytest
 from bench.histories import KINDS, History, make, measured_pairs
 from buttersink.catalogue import Diff, Snapshot, Uuid
 from buttersink.planner.arborescence import minimum_arborescence
-from buttersink.planner.candidates import candidates, closer
+from buttersink.planner.candidates import candidates
 
 
 def line(count: int, *, parent: bytes = b"W", start: int = 0) -> list[Snapshot]:
@@ -139,36 +139,8 @@ class TestCandidates:
     def test_of_nothing_are_none(self) -> None:
         assert candidates((), line(3), {}) == ()
 
-    @pytest.mark.parametrize("kind", ["gfs", "many", "branchy"])
+    @pytest.mark.parametrize("kind", KINDS)
     def test_lose_next_to_nothing_against_all_pairs(self, kind: str) -> None:
         history = make(kind, 150, 1)
-        assert least(history, measured_pairs(history)) <= 1.002 * least(history, all_pairs(history))
-
-
-class TestCloser:
-    def test_finds_where_a_branch_of_unknown_origin_began(self) -> None:
-        base = line(300)
-        branch = line(20, parent=b"B", start=1000)
-        origin = 137
-        diffs = list(candidates([*base, *branch], (), {}))
-        sizes: dict[Diff, int] = {}
-        while len(sizes) < len(diffs):
-            for diff in diffs[len(sizes) :]:
-                steps = [int(uuid) if uuid else -1000 for uuid in diff]
-                apart = abs(steps[0] - steps[1])
-                if (steps[0] < 1000) != (steps[1] < 1000):
-                    apart = max(steps) - 999 + abs(min(steps) - origin)
-                sizes[diff] = 1000 * apart
-            diffs += closer([*base, *branch], (), {}, sizes)
-        assert Diff(branch[0].uuid, base[origin].uuid) in diffs
-        assert len(diffs) < 8 * 320
-
-    def test_asks_for_nothing_that_is_known(self) -> None:
-        history = make("mixed", 200, 1)
-        diffs = measured_pairs(history)
-        assert len(set(diffs)) == len(diffs)
-
-    def test_asks_for_nothing_where_all_is_clear(self) -> None:
-        snapshots = line(500)
-        sizes = {diff: 100 if diff.parent else 10**6 for diff in candidates(snapshots, (), {})}
-        assert closer(snapshots, (), {}, sizes) == ()
+        asked = measured_pairs(history, scale=1000)
+        assert least(history, asked) <= 1.002 * least(history, all_pairs(history))

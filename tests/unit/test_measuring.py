@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from buttersink.catalogue import Diff, Exactness, Measurement, Snapshot, Uuid
 from buttersink.planner import Arrival, Survey
+from buttersink.planner.candidates import candidates
 from buttersink.planner.measuring import Measuring
 
 
@@ -109,3 +110,36 @@ def test_guesses_are_kept_as_guesses() -> None:
     measuring = Measuring(sending(1))
     measuring.guess(Diff(uuid(1), None), 5)
     assert measuring.sizes[Diff(uuid(1), None)].exactness is Exactness.ESTIMATED
+
+
+def test_those_come_first_that_promise_most() -> None:
+    """Once all necessary ones are known: of the dearest, from the nearest."""
+    measuring = Measuring(sending(*range(1, 400)))
+    for diff in measuring.next():
+        length = 3000 if diff.to == uuid(200) else 1000
+        measuring.learn(Measurement(diff, length if diff.parent else 50_000, 1))
+    full, *dear = measuring.next()[:4]
+    assert full == Diff(uuid(1), uuid(2))
+    assert set(dear) == {
+        Diff(uuid(1), uuid(3)),
+        Diff(uuid(200), uuid(198)),
+        Diff(uuid(200), uuid(201)),
+    }
+
+
+def test_of_large_files_at_most_eight_for_each_snapshot() -> None:
+    survey = sending(*range(1, 1001, 3), held=tuple(range(2, 1001, 3)))
+    _measuring, batches = measured(survey, commands=0)
+    assert sum(map(len, batches)) <= 8 * len(survey.send)
+
+
+def test_for_short_chains_far_ones_are_asked_for_too() -> None:
+    survey = sending(*range(1, 101))
+    asked: set[Diff] = set()
+    measuring = Measuring(survey, far=True)
+    while batch := measuring.next():
+        asked.update(batch)
+        for diff in batch:
+            measuring.learn(Measurement(diff, 10**9, 1))
+    assert asked >= set(candidates([a.snapshot for a in survey.send], (), {}, far=True))
+    assert len(asked) > 8 * 100

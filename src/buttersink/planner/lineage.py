@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from buttersink.catalogue import Uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from buttersink.catalogue import Snapshot
 
@@ -54,6 +54,60 @@ class Ancestry:
                 first[index] = first[before]
             families[first[index]].append(index)
         return list(families.values())
+
+    def below(self) -> list[list[int]]:
+        """Return for each snapshot the indices of those that grew directly out of it."""
+        below: list[list[int]] = [[] for _ in self.before]
+        for index, older in enumerate(self.before):
+            if older != NONE:
+                below[older].append(index)
+        return below
+
+    def depths(self) -> list[int]:
+        """Return how many snapshots each one has above it."""
+        depths: list[int] = []
+        for older in self.before:
+            depths.append(0 if older == NONE else depths[older] + 1)
+        return depths
+
+    def lines(self) -> list[list[int]]:
+        """Return for each snapshot its line: those that follow each other without fork or guess."""
+        lines: list[list[int]] = []
+        for index, older in enumerate(self.before):
+            goes_on = older != NONE and not self.guessed[index] and lines[older][-1] == older
+            lines.append(lines[older] if goes_on else [])
+            lines[index].append(index)
+        return lines
+
+    def rehung(self, origins: Mapping[int, int]) -> Ancestry:
+        """Return it with other origins for some, each older than what grows out of it."""
+        before = tuple(origins.get(index, older) for index, older in enumerate(self.before))
+        return replace(self, before=before)
+
+    def only(self, useful: Container[Uuid]) -> Ancestry:
+        """
+        Leave out all but the `useful`; each then grew out of the nearest useful one above it.
+
+        Where none is above it, but its family has one that is older, it is put after the oldest.
+        """
+        before, guessed = list(self.before), list(self.guessed)
+        keeps = [snapshot.uuid in useful for snapshot in self.snapshots]
+        for index, older in enumerate(self.before):
+            if older != NONE and not keeps[older]:
+                before[index] = before[older]
+                guessed[index] |= guessed[older]
+        for family in self.families():
+            left = [index for index in family if keeps[index]]
+            for index in left[1:]:
+                if before[index] == NONE:
+                    before[index] = left[0]
+        left = [index for index, keep in enumerate(keeps) if keep]
+        number = {NONE: NONE} | {index: new for new, index in enumerate(left)}
+        return Ancestry(
+            tuple(self.snapshots[index] for index in left),
+            tuple(number[before[index]] for index in left),
+            tuple(guessed[index] for index in left),
+        )
 
 
 def ancestry(snapshots: Iterable[Snapshot], lineage: Mapping[Uuid, Uuid]) -> Ancestry:

@@ -1,0 +1,196 @@
+"""
+Where snapshots came from that nothing tells about: a search by the sizes of diffs. No I/O here.
+
+After thinning, the snapshot that a branch began from is mostly gone, and with it every trace of
+where the branch belongs: it follows what was latest then only as a guess. But a diff from near the
+place where it forked off is small. So each snapshot of guessed origin is tried from older ones at
+growing distances in time, and then half-way between the best found and their known neighbours, in
+time and along the line of each, until all around the best is known. What costs most is searched
+first. Then what would still cost a good part of the whole (what returns after long absence is near
+something old) is searched likewise, among newer snapshots too.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from buttersink.planner.arborescence import minimum_arborescence
+from buttersink.planner.lineage import NONE
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from buttersink.planner.candidates import Pair
+    from buttersink.planner.lineage import Ancestry
+
+_SPREAD = 1.6  # least ratio between the distances tried first
+_BEST = 4  # how many of the best found so far are searched around
+_BACK = 2  # how many of the best found are made from what was searched, too
+_ROUNDS = 48  # rounds that the measurements are spread over, so that the dearest get more
+_PLANS = 4  # times to look what is still dear
+_DEAR = 100  # a diff over this part of the whole is worth a search
+_PART = 8  # if it is also over this part of a full send
+
+
+class Search:
+    """
+    Ask `next` what to measure, tell `learn` what came out, until there is nothing to ask.
+
+    Args:
+        tree: The lineage as far as it is known.
+        made: The snapshots to make.
+        room: How many measurements the search may take, about.
+
+    """
+
+    def __init__(self, tree: Ancestry, made: Collection[int], room: int) -> None:
+        self._tree, self._made = tree, made
+        self._lines = tree.lines()
+        self._family: list[list[int]] = [[] for _ in tree.before]
+        for family in tree.families():
+            for index in family:
+                self._family[index] = family
+        self._sizes: dict[int, dict[int, int]] = defaultdict(dict)
+        self._tried: dict[int, set[int]] = defaultdict(set)
+        self._end: dict[int, int] = {}
+        self._round = max(_BACK * _BEST, room // _ROUNDS)
+        self._plans = _PLANS
+        self._guessed = [index for index in sorted(made) if tree.guessed[index]]
+        tries = max(2, room // max(1, len(self._guessed)) // 2)
+        self._ratio = max(_SPREAD, len(tree.before) ** (1 / tries))
+        self._ready = [pair for index in self._guessed for pair in self._begin(index, index)]
+        self._open = set(self._guessed)
+
+    def learn(self, pair: Pair, length: int) -> None:
+        """Take a size in bytes, whoever asked for it."""
+        to, parent = pair
+        self._sizes[to][parent] = length
+
+    def next(self, most: int) -> list[Pair]:
+        """Return at most so many further pairs to measure; empty when the search is over."""
+        while True:
+            if not self._ready:
+                self._ready = list(self._closer())
+            if not self._ready and self._plans:
+                self._plans -= 1
+                self._ready = list(self._dear())
+            batch, self._ready = self._ready[:most], self._ready[most:]
+            new = [pair for pair in batch if self._is_new(pair)]
+            if new or not batch:
+                return new
+
+    def _is_new(self, pair: Pair) -> bool:
+        to, parent = pair
+        known = parent in self._tried[to] or parent in self._sizes[to]
+        self._tried[to].add(parent)
+        return not known and to in self._made
+
+    def origins(self) -> dict[int, int]:
+        """Return for each snapshot of guessed origin the older one that it is nearest to."""
+        return {
+            index: min(older, key=older.__getitem__)
+            for index in self._guessed
+            if (older := {p: s for p, s in self._sizes[index].items() if NONE < p < index})
+        }
+
+    def _begin(self, index: int, end: int) -> Iterator[Pair]:
+        """Take up a search among those of its family before `end`; yield what to try first."""
+        self._end[index] = end
+        family = self._family[index]
+        here = bisect_left(family, index)
+        for distance in _growing(max(here, len(family) - here), self._ratio):
+            if distance <= here:
+                yield index, family[here - distance]
+            if here + distance < len(family) and family[here + distance] < end:
+                yield index, family[here + distance]
+
+    def _closer(self) -> Iterator[Pair]:
+        """Yield a round of tries around the best found, for the dearest first."""
+        origins = self.origins()
+        forks: dict[int, list[int]] = defaultdict(list)
+        for index, origin in origins.items():
+            forks[origin].append(index)
+        tries = 0
+        for index in sorted(self._open, key=lambda index: (-self._cheapest(index), index)):
+            new = set(self._around_best(index, origins, forks)) - self._sizes[index].keys()
+            new = {parent for parent in new - self._tried[index] if parent < self._end[index]}
+            new.discard(index)
+            yield from ((index, parent) for parent in sorted(new))
+            if not new:
+                self._open.remove(index)
+                yield from ((parent, index) for parent in self._best(index)[:_BACK])
+            tries += len(new)
+            if tries >= self._round:
+                return
+
+    def _cheapest(self, index: int) -> int:
+        return min(self._sizes[index].values(), default=0)
+
+    def _best(self, index: int) -> list[int]:
+        sizes = self._sizes[index]
+        return sorted((p for p in sizes if p != NONE), key=lambda p: (sizes[p], -p))[:_BEST]
+
+    def _around_best(
+        self, index: int, origins: dict[int, int], forks: dict[int, list[int]]
+    ) -> Iterator[int]:
+        tried = self._sizes[index].keys() | self._tried[index]
+        for parent in self._best(index):
+            for way in (self._family[parent], self._lines[parent]):
+                yield from _halves(way, parent, tried, self._end[index])
+            if self._lines[parent][0] == parent:
+                origin = origins.get(parent, self._tree.before[parent])
+                yield from [origin] if origin != NONE else []
+            yield from forks[parent]
+
+    def _dear(self) -> Iterator[Pair]:
+        """Yield the first tries for those that the best plan so far pays most for."""
+        plan = self._plan()
+        total = sum(plan.values())
+        full = max((sizes[NONE] for sizes in self._sizes.values() if NONE in sizes), default=0)
+        everything = len(self._tree.before)
+        for index, size in plan.items():
+            searched = self._tree.before[index] == NONE or self._end.get(index) == everything
+            if size * _DEAR > total and size * _PART > full and not searched:
+                self._open.add(index)
+                yield from self._begin(index, everything)
+
+    def _plan(self) -> dict[int, int]:
+        """Return what each snapshot costs in the cheapest plan from the sizes known."""
+        made = sorted(self._made)
+        node = {index: place for place, index in enumerate(made, start=1)}
+        tails, heads = [0] * len(made), list(node.values())
+        sizes = [sum(size for known in self._sizes.values() for size in known.values()) + 1]
+        sizes *= len(made)  # what has no size yet is made from nothing, at more than all the rest
+        for to in made:
+            for parent, size in self._sizes[to].items():
+                tails.append(node.get(parent, 0))
+                heads.append(node[to])
+                sizes.append(size)
+        entering = minimum_arborescence(len(made) + 1, tails, heads, sizes)
+        return {index: sizes[entering[head]] for index, head in node.items() if self._sizes[index]}
+
+
+def _halves(way: Sequence[int], at: int, tried: Iterable[int], end: int) -> Iterator[int]:
+    """Yield what lies half-way on a sorted `way` from one place to the next tried on each side."""
+    here = bisect_left(way, at)
+    low, high = -1, bisect_left(way, end)
+    for other in tried:
+        place = bisect_left(way, other, low + 1, high)
+        if place < high and way[place] == other and place != here:
+            low, high = (place, high) if place < here else (low, place)
+    if here - low > 1:
+        yield way[(here + low) // 2]
+    if high - here > 1:
+        yield way[(here + high) // 2]
+
+
+def _growing(most: int, ratio: float) -> list[int]:
+    """Return the whole distances from 1 to `most`, each `ratio` times the one before."""
+    distances = []
+    distance = 1.0
+    while distance <= most:
+        distances.append(int(distance))
+        distance = max(distance * ratio, distance + 1)
+    return distances

@@ -1,0 +1,107 @@
+"""Snapshots of unknown origin find their place, and what stays dear finds what it is like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from buttersink.catalogue import Snapshot, Uuid
+from buttersink.planner.lineage import NONE, ancestry
+from buttersink.planner.searching import Search
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from buttersink.planner.candidates import Pair
+
+FULL = 10**6
+
+
+def line(count: int, *, parent: bytes = b"W", start: int = 0) -> list[Snapshot]:
+    return [
+        Snapshot(uuid, uuid, Uuid(parent.ljust(16, b".")), None, number, number, b"%d" % number)
+        for number in range(start, start + count)
+        for uuid in [Uuid(b"%016d" % number)]
+    ]
+
+
+def searched(
+    snapshots: list[Snapshot], size: Callable[[int, int], int], room: int
+) -> tuple[Search, list[Pair]]:
+    """Answer all that is asked, after each snapshot's diff from what it grew out of."""
+    tree = ancestry(snapshots, {})
+    search = Search(tree, range(len(snapshots)), room)
+    asked: list[Pair] = []
+    for to, parent in enumerate(tree.before):
+        search.learn((to, parent), size(to, parent) if parent != NONE else FULL)
+    while batch := search.next(room - len(asked)):
+        asked += batch
+        for to, parent in batch:
+            search.learn((to, parent), size(to, parent))
+    return search, asked
+
+
+def apart(to: int, parent: int) -> int:
+    return 1000 * abs(to - parent)
+
+
+def forked(to: int, parent: int) -> int:
+    """Return sizes for a branch from 300 on that began at 137."""
+    if (to < 300) == (parent < 300):
+        return apart(to, parent)
+    return 1000 * (max(to, parent) - 299 + abs(min(to, parent) - 137))
+
+
+def restored(to: int, parent: int) -> int:
+    """Return sizes where 150 is most like 20, as after a restore, and 40 most like 120."""
+    like = {150: 20, 40: 120}
+    return 5000 * abs(like[to] - parent) if to in like else 1000
+
+
+def test_a_branch_finds_where_it_began() -> None:
+    snapshots = [*line(300), *line(20, parent=b"B", start=1000)]
+    search, asked = searched(snapshots, forked, room=960)
+    assert search.origins() == {300: 137}
+    assert len(asked) <= 80
+
+
+def test_a_branch_finds_where_it_began_with_few_tries() -> None:
+    snapshots = [*line(300), *line(20, parent=b"B", start=1000)]
+    search, asked = searched(snapshots, forked, room=20)
+    assert abs(search.origins()[300] - 137) <= 20
+    assert len(asked) <= 20
+
+
+def test_what_forked_is_a_parent_too() -> None:
+    snapshots = [*line(300), *line(20, parent=b"B", start=1000)]
+    _search, asked = searched(snapshots, forked, room=960)
+    assert (137, 300) in asked
+
+
+def test_what_stays_dear_is_tried_from_older_and_newer_ones() -> None:
+    _search, asked = searched(line(200), restored, room=600)
+    assert {(150, 20), (40, 120)} <= set(asked)
+    assert len(asked) < 100
+
+
+def test_where_all_is_clear_and_cheap_nothing_is_asked_for() -> None:
+    _search, asked = searched(line(500), apart, room=1500)
+    assert asked == []
+
+
+def test_what_is_not_made_is_asked_for_only_as_parent() -> None:
+    tree = ancestry([*line(30), *line(5, parent=b"B", start=100)], {})
+    search = Search(tree, [30], room=90)
+    while batch := search.next(16):
+        assert {to for to, _parent in batch} == {30}
+        for to, parent in batch:
+            search.learn((to, parent), apart(to, parent))
+
+
+def test_what_is_never_answered_is_not_asked_for_again() -> None:
+    tree = ancestry([*line(30), *line(5, parent=b"B", start=100)], {})
+    search = Search(tree, range(35), room=90)
+    asked: list[Pair] = []
+    while batch := search.next(16):
+        asked += batch
+    assert asked
+    assert len(set(asked)) == len(asked)
