@@ -185,6 +185,10 @@ class TestDoubts:
         size = looked_at(*backwards)
         assert size.doubts == [Doubt(b"one", 100), Doubt(b"two", 100), Doubt(b"three", 100)]
 
+    def test_are_not_settled_by_a_truncate_of_another_file(self) -> None:
+        backwards = [update_extent(b"f", 99, 1), update_extent(b"f", 0, 1)]
+        assert looked_at(*backwards, truncate(b"g", 5)).doubts == [Doubt(b"f", 100)]
+
     def test_are_told_once(self) -> None:
         size = looked_at(update_extent(b"f", 99, 1), update_extent(b"f", 0, 1))
         size.result()
@@ -198,6 +202,26 @@ class TestDoubts:
     def test_have_the_length_of_the_command(self) -> None:
         path = b"d/" * 50 + b"f"
         assert Doubt(path, 7).length == len(encode_command(truncate(path, 7)))
+
+
+class TestSurplus:
+    """A TRUNCATE that the real stream may lack."""
+
+    def test_is_told_of_one_where_the_last_extent_ends(self) -> None:
+        size = looked_at(update_extent(b"f", 0, 4096), truncate(b"f", 4096))
+        assert (size.surplus, size.doubts) == ([Doubt(b"f", 4096)], [])
+
+    @pytest.mark.parametrize(
+        "commands",
+        [
+            [truncate(b"f", 0)],
+            [update_extent(b"f", 0, 4096), truncate(b"g", 4096)],
+            [update_extent(b"f", 0, 4096), truncate(b"f", 4095)],
+            [update_extent(b"f", 8192, 1), update_extent(b"f", 0, 1), truncate(b"f", 8193)],
+        ],
+    )
+    def test_is_not_told_of_others(self, commands: list[Command]) -> None:
+        assert looked_at(*commands).surplus == []
 
 
 class TestOwnerChanges:

@@ -33,6 +33,12 @@ def inode_of(fd: int, subvolume_id: int, number: int) -> Inode | None:
     return None
 
 
+def has_extents_from(fd: int, subvolume_id: int, number: int, offset: int) -> bool:
+    """Return whether an inode has extents, of data or reserved, that start at `offset` or later."""
+    first, last = (number, ioctl.EXTENT_DATA, offset), (number, ioctl.EXTENT_DATA, 2**64 - 1)
+    return any(True for _item in ioctl.search(fd, subvolume_id, first, last))
+
+
 def data_newer_than(fd: int, subvolume_id: int, transid: int) -> int:
     """
     Return bytes of file data written after transaction `transid`; 0 counts everything.

@@ -3,11 +3,12 @@ The exact length of a send stream, from the metadata-only stream of the same pai
 
 A send with BTRFS_SEND_FLAG_NO_FILE_DATA differs from the real one in two things. Each run of WRITE
 commands is one UPDATE_EXTENT(path, offset, size); the kernel cuts data into WRITE commands of
-48 KiB (BTRFS_SEND_READ_SIZE of version 1), so that is made up for to the byte. And a TRUNCATE is
-missing after a file that has grown and whose last bytes were written before a hole in front of
-them (send_hole in fs/btrfs/send.c notes where it stopped only if it sends data). Whether a file has
-grown is not in the stream: such files are *doubts*, for those who can look. So are changes of
-owner, after which a CHMOD may be put in (see `rewrite`).
+48 KiB (BTRFS_SEND_READ_SIZE of version 1), so that is made up for to the byte. And after a file
+that has grown a TRUNCATE is missing if its last bytes were written before a hole in front of them,
+or one is too many if it ends in a hole and has room reserved after that (send_hole in
+fs/btrfs/send.c notes where it stopped only if it sends data). Whether a file is like that is not in
+the stream: it is among the *doubts* or *surplus*, for those who can look. So are changes of owner,
+after which a CHMOD may be put in (see `rewrite`).
 
 Sizes are remembered between runs: a change to what comes out here needs another `_PREDICTION` in
 `stores.btrfs.remembered`.
@@ -29,9 +30,10 @@ _NUMBER = _ATTRIBUTE + 8  # a whole attribute that is a number
 
 class Doubt(NamedTuple):
     """
-    A file that may need a TRUNCATE of `length` bytes which the metadata-only stream does not show.
+    A TRUNCATE of `length` bytes that the real stream may have and the metadata-only one not.
 
-    It does if the snapshot's file ends at `end` and was smaller in the parent.
+    It is so if the snapshot's file ends at `end` and was smaller in the parent. In a surplus it is
+    the other way round, and that if room is reserved after the end, too.
     """
 
     path: bytes
@@ -63,12 +65,14 @@ class StreamSize:
     Attributes:
         commands: How many commands have come.
         doubts: Files that may make the real stream longer; complete after `result`.
+        surplus: Commands that the real stream may lack.
         owner_changes: Every CHOWN in the stream.
 
     """
 
     def __init__(self) -> None:
         self.doubts: list[Doubt] = []
+        self.surplus: list[Doubt] = []
         self.owner_changes: list[OwnerChange] = []
         self.commands = 0
         self._bytes = 0
@@ -138,8 +142,13 @@ class StreamSize:
         self._extent(body[start : start + length], offset + size)
         return 0
 
-    def _truncate(self, _body: bytes) -> int:
-        self._last = self._top
+    def _truncate(self, body: bytes) -> int:
+        """Take PATH, SIZE: the file that the last extents were of needs no other."""
+        path, size = body[_ATTRIBUTE:-_NUMBER], int.from_bytes(body[-8:], "little")
+        if path == self._file:
+            if size == self._last:
+                self.surplus.append(Doubt(path, size))
+            self._last = self._top
         return 0
 
     def _change_owner(self, body: bytes) -> int:

@@ -11,7 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from buttersink.kernel.extents import inode_of
+from buttersink.kernel.extents import has_extents_from, inode_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,6 +43,13 @@ class Pair:
 
         With a `mode` only inodes that have one of its bits.
         """
+        for root, number in self._inodes(path, mode):
+            now, before = (inode_of(root, subvolume, number) for subvolume in self._ids)
+            if now and before:
+                yield now, before
+
+    def _inodes(self, path: bytes, mode: int = 0) -> Iterator[tuple[int, int]]:
+        """Yield the number of each inode at a path, after a descriptor of one of the roots."""
         seen = set()
         for root in self._roots:
             try:
@@ -52,13 +59,18 @@ class Pair:
             if found.st_ino in seen or (mode and not found.st_mode & mode):
                 continue
             seen.add(found.st_ino)
-            now, before = (inode_of(root, number, found.st_ino) for number in self._ids)
-            if now and before:
-                yield now, before
+            yield root, found.st_ino
 
     def has_grown(self, doubt: Doubt) -> bool:
         """Return whether a file ends where the doubt says, and did not reach so far before."""
         return any(now.size == doubt.end > old.size for now, old in self._items(doubt.path))
+
+    def has_room(self, doubt: Doubt) -> bool:
+        """Return whether a file that has grown like this has room reserved after its end, too."""
+        return self.has_grown(doubt) and any(
+            has_extents_from(root, self._ids[0], number, doubt.end)
+            for root, number in self._inodes(doubt.path)
+        )
 
     def lost_mode(self, change: OwnerChange) -> int | None:
         """Return the permissions that a change of owner takes away and nothing brings back."""

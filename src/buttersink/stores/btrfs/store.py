@@ -167,6 +167,7 @@ class BtrfsStore(Store):
             if diff.parent:
                 pair = Pair(*ids, fds)
                 size += sum(each.length for each in length.doubts if pair.has_grown(each))
+                size -= sum(each.length for each in length.surplus if pair.has_room(each))
                 size += sum(each.length for each in length.owner_changes if pair.lost_mode(each))
         return Measurement(diff, size, length.commands)
 

@@ -1,0 +1,71 @@
+"""Measured sizes are those of the real stream, whatever became of the ends of files."""
+
+from __future__ import annotations
+
+import os
+from itertools import permutations
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from buttersink import Mode, Role, open_store, parse_location
+from buttersink.catalogue import Diff
+from tests.support.loopfs import create_subvolume, run, snapshot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.root
+
+PAGE = 4096
+FILES = 30
+
+
+def change_end(random: Random, path: Path) -> None:
+    """Cut or lengthen a file, write, punch a hole, reserve room after its end, or clone into it."""
+    size = path.stat().st_size
+    way = random.randrange(6)
+    if way == 0:
+        os.truncate(path, random.randrange(size + 1))
+    elif way == 1:
+        os.truncate(path, size + random.randrange(1, 20 * PAGE))
+    elif way == 2:
+        reserve(path, "--punch-hole", random.randrange(20) * PAGE, random.randrange(1, 8) * PAGE)
+    elif way == 3:
+        reserve(path, "--keep-size", size // PAGE * PAGE, 10 * PAGE)
+    elif way == 4:
+        with path.open("r+b") as file:
+            file.seek(random.randrange(20 * PAGE))
+            file.write(random.randbytes(random.randrange(8 * PAGE)))
+    else:
+        other = path.with_name(f"{random.randrange(FILES):02}")
+        if other != path:
+            run("cp", "--reflink=always", other, path)
+
+
+def reserve(path: Path, how: str, offset: int, length: int) -> None:
+    run("fallocate", how, "--offset", str(offset), "--length", str(length), path)
+
+
+@pytest.mark.parametrize("seed", [1, 4, 12])
+def test_measured_sizes_are_exact(source: Path, seed: int) -> None:
+    random = Random(seed)
+    live = create_subvolume(source / "live")
+    files = [live / f"{number:02}" for number in range(FILES)]
+    for path in files:
+        path.write_bytes(random.randbytes(random.randrange(1, 40) * PAGE // 2))
+    (source / "snaps").mkdir()
+    for number in range(7):
+        for path in files * 2:
+            if random.random() < 0.5:
+                change_end(random, path)
+        snapshot(live, source / "snaps" / str(number))
+    with open_store(parse_location(f"{source}/snaps/".encode()), Mode.READ, Role.SOURCE) as store:
+        uuids = [each.uuid for each in store.catalogue().snapshots]
+        pairs = [Diff(to, None) for to in uuids]
+        pairs += [Diff(to, parent) for to, parent in permutations(uuids, 2)]
+        measured = {found.diff: found.bytes for found in store.measure(pairs)}
+        for pair in pairs:
+            with store.send(pair) as chunks:
+                assert sum(map(len, chunks)) == measured[pair], pair
