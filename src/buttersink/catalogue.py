@@ -56,22 +56,30 @@ class Size:
 
 
 class Diff(NamedTuple):
-    """A send stream that makes `to` out of `parent`; with no parent a full send."""
+    """
+    A send stream that makes `to` out of `parent`; with no parent a full send.
+
+    `clones` are the effective UUIDs of further snapshots that both sides have and that the stream
+    may take data from. They are sorted, so that equal diffs are equal.
+    """
 
     to: Uuid
     parent: Uuid | None
+    clones: tuple[Uuid, ...] = ()
 
 
 class Measurement(NamedTuple):
     """
     The exact length in bytes of a diff's stream, and of how many commands it consists.
 
+    `clones` are those of the diff's clone sources that the stream takes data from, in their order.
     `remembered` if that is known from an earlier run.
     """
 
     diff: Diff
     bytes: int
     commands: int
+    clones: tuple[Uuid, ...] = ()
     remembered: bool = False
 
 

@@ -175,6 +175,6 @@ def test_measured_sizes_are_exact_between_any_two(history: History) -> None:
     ) as store:
         uuids = [snapshot.uuid for snapshot in store.catalogue().snapshots]
         pairs = [Diff(uuids[2], None), Diff(uuids[9], uuids[3]), Diff(uuids[1], uuids[11])]
-        for diff, size, *_ in store.measure(pairs):
-            with store.send(diff) as chunks:
-                assert sum(len(chunk) for chunk in chunks) == size
+        for found in store.measure(pairs):
+            with store.send(found.diff) as chunks:
+                assert sum(len(chunk) for chunk in chunks) == found.bytes

@@ -329,12 +329,15 @@ class TestMeasuring:
         assert everything_asked(Survey(keep=(A,), held=(B,), others=(C,))) == []
 
     def test_asks_for_what_each_grew_out_of_first(self) -> None:
-        assert Measuring(sending(B, C, held=[A])).next() == ((B.uuid, A.uuid), (C.uuid, B.uuid))
+        assert Measuring(sending(B, C, held=[A])).next() == (
+            Diff(B.uuid, A.uuid),
+            Diff(C.uuid, B.uuid),
+        )
 
     def test_asks_for_all_pairs_of_a_small_history(self) -> None:
         asked = everything_asked(sending(A, B, held=[C]))
         others = {A: (None, B.uuid, C.uuid), B: (None, A.uuid, C.uuid)}
-        assert set(asked) == {(to.uuid, parent) for to in others for parent in others[to]}
+        assert set(asked) == {Diff(to.uuid, parent) for to in others for parent in others[to]}
 
     def test_asks_for_nothing_that_makes_what_is_there(self) -> None:
         assert {pair.to for pair in everything_asked(sending(A, B, held=[C]))} == {A.uuid, B.uuid}

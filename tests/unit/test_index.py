@@ -73,6 +73,11 @@ class TestPartialName:
     def test_is_recognised(self, uuid: Uuid) -> None:
         assert uuid_of_partial(partial_name(uuid)) == uuid_of_partial(base_name(uuid)) == uuid
 
+    @given(st.integers(0, 10**6))
+    def test_of_every_stand_in_is_recognised_and_its_own(self, number: int) -> None:
+        assert uuid_of_partial(base_name(UUID, number)) == UUID
+        assert base_name(UUID, number) != base_name(UUID, number + 1)
+
     @pytest.mark.parametrize(
         "name",
         [
@@ -89,6 +94,9 @@ class TestPartialName:
             b".buttersink-00112233-4455-6677-8899-aabbccddeeff.part.base",
             b".buttersink-.buttersink-00112233-4455-6677-8899-aabbccddeeff.part",
             b".buttersink-00112233-4455-6677-8899-aabbccddeeff.part\n",
+            b".buttersink-00112233-4455-6677-8899-aabbccddeeff.part1",
+            b".buttersink-00112233-4455-6677-8899-aabbccddeeff.base0",
+            b".buttersink-00112233-4455-6677-8899-aabbccddeeff.base01",
             b".buttersink-\xff0112233-4455-6677-8899-aabbccddeeff.part",
         ],
     )
@@ -285,6 +293,16 @@ class TestReceived:
             subvolume(259, b"snaps/c"),
         )
         assert found.received == {uuid(9): {256, 257}, uuid(8): {258}}
+
+    def test_finds_a_snapshot_where_no_other_has_that_uuid(self) -> None:
+        found = index(
+            subvolume(256, b"snaps/a", received=9),
+            subvolume(257, b"snaps/b", received=8),
+            subvolume(258, b"x/b", received=8, read_only=False),
+            subvolume(259, b"snaps/original"),
+        )
+        expected = {9: True, 8: False, 259: False}
+        assert {number: found.is_found(found[uuid(number)]) for number in expected} == expected
 
 
 class TestLineage:

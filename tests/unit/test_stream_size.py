@@ -70,6 +70,11 @@ def test_of_one_extent(path: bytes, size: int) -> None:
     assert size_of(stream) == len(real)
 
 
+def test_names_what_data_are_cloned_from() -> None:
+    clones = [clone(b"a" * length, bytes([length]) * 16) for length in (1, 2, 2, 200)]
+    assert looked_at(*clones).clone_sources == {bytes([n]) * 16 for n in (1, 2, 200)}
+
+
 def test_of_many_commands_in_any_order() -> None:
     stream, real = [subvol(b"s", b"i" * 16, 1)], [subvol(b"s", b"i" * 16, 1)]
     for number in range(50):

@@ -57,6 +57,7 @@ class Step:
         depth: Send: how many diffs of this plan have to arrive before this snapshot is whole; where
             diffs stay diffs, how many there are in its chain.
         restore: Send, where diffs stay diffs: bytes in its chain.
+        clones: Send: further snapshots of the source that the diff takes data from.
         replaces: Send and copy: the destination's snapshot that now lies at `path`, and that
             `--delete` lets go as soon as the new one is durable.
         diff: Delete, where diffs stay diffs: the one that goes. None lets the snapshot go.
@@ -73,6 +74,7 @@ class Step:
     size: Size | None = None
     depth: int = 0
     restore: int = 0
+    clones: tuple[Snapshot, ...] = ()
     replaces: Snapshot | None = None
     diff: Diff | None = None
     partial: Partial | None = None
@@ -87,7 +89,8 @@ class Plan:
 
     Attributes:
         steps: The steps.
-        lower_bound: Bytes that any plan over the same diffs has to send.
+        lower_bound: Bytes that any plan over the same candidates has to send, or those of this
+            plan where clone sources make them fewer still.
         cost: What the plan makes least, in bytes sent: where snapshots arrive whole, `send_bytes`;
             where diffs stay diffs, keeping and chaining them, too.
         cost_bound: What no plan over the same diffs can be below.

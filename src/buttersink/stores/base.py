@@ -49,11 +49,13 @@ class Traits:
     Attributes:
         measures: `measure` gives exact sizes and `estimate` rough ones. If not, it has those diffs
             alone that its catalogue names.
+        clones: A diff to or from it may take data from every snapshot that both sides have.
         weights: What to make least when diffs are sent here, and whether they stay diffs.
 
     """
 
     measures: bool
+    clones: bool = False
     weights: Weights = field(default_factory=Weights)
 
 

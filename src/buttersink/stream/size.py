@@ -67,6 +67,7 @@ class StreamSize:
         doubts: Files that may make the real stream longer; complete after `result`.
         surplus: Commands that the real stream may lack.
         owner_changes: Every CHOWN in the stream.
+        clone_sources: UUIDs of the subvolumes that data are cloned from, its own among them.
 
     """
 
@@ -74,6 +75,7 @@ class StreamSize:
         self.doubts: list[Doubt] = []
         self.surplus: list[Doubt] = []
         self.owner_changes: list[OwnerChange] = []
+        self.clone_sources: set[bytes] = set()
         self.commands = 0
         self._bytes = 0
         self._held = b""
@@ -134,12 +136,14 @@ class StreamSize:
         return size + writes * (_WRITE_FRAME + len(path)) - _HEAD - len(body)
 
     def _clone(self, body: bytes) -> int:
-        """Take FILE_OFFSET, CLONE_LEN, PATH and the source: where an extent ends."""
+        """Take FILE_OFFSET, CLONE_LEN, PATH and CLONE_UUID: where an extent ends, whose it is."""
         offset = int.from_bytes(body[_ATTRIBUTE:_NUMBER], "little")
         size = int.from_bytes(body[_NUMBER + _ATTRIBUTE : 2 * _NUMBER], "little")
         start = 2 * _NUMBER + _ATTRIBUTE
         length = int.from_bytes(body[start - 2 : start], "little")
+        uuid = start + length + _ATTRIBUTE
         self._extent(body[start : start + length], offset + size)
+        self.clone_sources.add(body[uuid : uuid + 16])
         return 0
 
     def _truncate(self, body: bytes) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from buttersink.errors import ConflictError, ReceiveError
@@ -35,14 +35,14 @@ class Place(AbstractContextManager["Place"]):
     Attributes:
         path: The final path, relative to the location.
         partial: Name under which the snapshot arrives.
-        base: Name of a stand-in for its parent, where one is needed.
 
     """
 
     def __init__(self, root_fd: int, path: bytes, uuid: Uuid) -> None:
         above, _slash, self._name = path.rpartition(b"/")
         self.path = path
-        self.partial, self.base = partial_name(uuid), base_name(uuid)
+        self.partial = partial_name(uuid)
+        self._uuid = uuid
         with translating(ReceiveError, "cannot make the directory", above):
             try:
                 self._fd = open_directory(root_fd, above, make=True)
@@ -91,11 +91,20 @@ class Place(AbstractContextManager["Place"]):
     def clear(self) -> None:
         """Delete what this try, or an earlier one, left under the partial names."""
         self._delete(self.partial)
-        self.drop_base()
+        self.drop_stand_ins()
 
-    def drop_base(self) -> None:
-        """Delete the stand-in for the parent, if there is one."""
-        self._delete(self.base)
+    def drop_stand_ins(self) -> None:
+        """Delete the stand-ins, the last one first: so none is left behind a gap, ever."""
+        for number in reversed(range(self._stand_ins())):
+            self._delete(base_name(self._uuid, number))
+
+    def _stand_ins(self) -> int:
+        """Return how many there are, from whatever run."""
+        number = 0
+        with suppress(FileNotFoundError):
+            while os.lstat(base_name(self._uuid, number), dir_fd=self._fd):
+                number += 1
+        return number
 
     def _delete(self, name: bytes) -> None:
         with translating(ConflictError, "cannot delete a partial", name):
@@ -112,6 +121,10 @@ class Place(AbstractContextManager["Place"]):
         with self._opened(name) as fd:
             ioctl.set_received(fd, uuid, generation)
             ioctl.set_read_only(fd, read_only=True)
+
+    def stand_in(self, source_fd: int, uuid: Uuid, generation: int) -> None:
+        """Make such a copy that goes before the snapshot gets its name."""
+        self.snapshot(source_fd, base_name(self._uuid, self._stand_ins()), uuid, generation)
 
     def commit(
         self, snapshot: Snapshot, received: Uuid, replaces: Snapshot | None

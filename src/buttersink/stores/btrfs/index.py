@@ -7,6 +7,7 @@ UUID: one inside the location before one outside, an original before a copy.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,31 +29,27 @@ if TYPE_CHECKING:
     from buttersink.kernel.subvolumes import Subvolume
 
 _PREFIX = b".buttersink-"
-_PARTIAL_SUFFIX, _BASE_SUFFIX = b".part", b".base"
+_PARTIAL = re.compile(
+    rb"\.buttersink-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(?:part|base(?:[1-9][0-9]*)?)"
+)
 
 
 def partial_name(uuid: Uuid) -> bytes:
     """Return the name under which this snapshot arrives."""
-    return _PREFIX + _text(uuid) + _PARTIAL_SUFFIX
+    return _PREFIX + uuid_text(uuid).encode("ascii") + b".part"
 
 
-def base_name(uuid: Uuid) -> bytes:
-    """Return the name of a stand-in for the parent of this snapshot while it arrives."""
-    return _PREFIX + _text(uuid) + _BASE_SUFFIX
-
-
-def _text(uuid: Uuid) -> bytes:
-    return uuid_text(uuid).encode("ascii")
+def base_name(uuid: Uuid, number: int = 0) -> bytes:
+    """Return the name of a stand-in, counted from 0, for what this snapshot is made from."""
+    return (
+        _PREFIX + uuid_text(uuid).encode("ascii") + b".base" + (b"%d" % number if number else b"")
+    )
 
 
 def uuid_of_partial(name: bytes) -> Uuid | None:
     """Return the effective UUID of the snapshot a partial was going to be; None if it is none."""
-    middle = name.removeprefix(_PREFIX).removesuffix(_PARTIAL_SUFFIX).removesuffix(_BASE_SUFFIX)
-    try:
-        uuid = uuid_from_text(middle.decode("ascii"))
-    except ValueError:
-        return None
-    return uuid if name in (partial_name(uuid), base_name(uuid)) else None
+    matched = _PARTIAL.fullmatch(name)
+    return uuid_from_text(matched[1].decode("ascii")) if matched else None
 
 
 class Index:
@@ -122,6 +119,10 @@ class Index:
     def is_inside(self, snapshot: Snapshot) -> bool:
         """Return whether a snapshot of this index has its path from the directory."""
         return snapshot.subvolume_id in self._inside
+
+    def is_found(self, snapshot: Snapshot) -> bool:
+        """Return whether it is just this one that has its effective UUID as received UUID."""
+        return self.received.get(snapshot.uuid) == {snapshot.subvolume_id}
 
     def top_path(self, snapshot: Snapshot) -> bytes:
         """Return a snapshot's path from the top level of the file system."""

@@ -61,12 +61,14 @@ class RememberedSizes:
         self._written = time.monotonic()
 
     def get(self, diff: Diff) -> Measurement | None:
-        """Return what is known of a diff."""
-        length = self._known.get(self._key(diff))
+        """Return what is known of a diff; of one with clone sources, which are few, nothing."""
+        length = None if diff.clones else self._known.get(self._key(diff))
         return Measurement(diff, *length, remembered=True) if length else None
 
     def add(self, measurement: Measurement) -> None:
-        """Remember what was measured."""
+        """Remember what was measured without clone sources."""
+        if measurement.diff.clones:
+            return
         key, length = self._key(measurement.diff), Length(measurement.bytes, measurement.commands)
         self._known[key] = self._new[key] = length
         if time.monotonic() - self._written >= _PAUSE:

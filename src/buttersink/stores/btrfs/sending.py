@@ -16,25 +16,28 @@ from typing import TYPE_CHECKING
 from buttersink.kernel import ioctl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 PIPE_BYTES = 1024 * 1024  # what an unprivileged process may ask for: pipe(7), pipe-max-size
 
 
 @contextmanager
-def sending(fd: int, *, parent: int, flags: int = 0) -> Iterator[Iterator[memoryview]]:
+def sending(
+    fd: int, *, parent: int, clones: Sequence[int] = (), flags: int = 0
+) -> Iterator[Iterator[memoryview]]:
     """
     Send the read-only subvolume at `fd`, as a difference to subvolume `parent` if that is not 0.
 
-    Yields an iterator over the stream; each view is valid until the next is asked for, and the end
-    of the stream without `OSError` means that the kernel ended it. Leaving early stops the kernel.
+    `clones` are the numbers of further subvolumes that data may be taken from. Yields an iterator
+    over the stream; each view is valid until the next is asked for, and the end of the stream
+    without `OSError` means that the kernel ended it. Leaving early stops the kernel.
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     failures: list[OSError] = []
 
     def run() -> None:
         try:
-            sources = (parent,) if parent else ()
+            sources = (parent, *clones) if parent else clones
             ioctl.send(fd, write_end, parent=parent, clone_sources=sources, flags=flags)
         except OSError as error:
             failures.append(error)

@@ -51,7 +51,7 @@ _FULL, _NAP = 64 * 1024, 0.0005  # bytes, seconds
 class BtrfsStore(Store):
     """Snapshots below one directory of a mounted btrfs file system, or a single one of them."""
 
-    traits = Traits(measures=True)
+    traits = Traits(measures=True, clones=True)
 
     def __init__(
         self, location: Location, mode: Mode, role: Role, cache: Cache | None = None
@@ -169,13 +169,15 @@ class BtrfsStore(Store):
                 size += sum(each.length for each in length.doubts if pair.has_grown(each))
                 size -= sum(each.length for each in length.surplus if pair.has_room(each))
                 size += sum(each.length for each in length.owner_changes if pair.lost_mode(each))
-        return Measurement(diff, size, length.commands)
+        used = tuple(uuid for uuid in diff.clones if uuid in length.clone_sources)
+        return Measurement(diff, size, length.commands, used)
 
     def estimate(self, diffs: Sequence[Diff]) -> Iterator[tuple[Diff, int]]:
-        """Yield the file data newer than the parent; for a parent that is itself newer, nothing."""
+        """Yield the file data newer than all it is made from, unless that is newer than it."""
         for diff in diffs:
             snapshot = self._index[diff.to]
-            since = self._index.ctransid(self._index[diff.parent]) if diff.parent else 0
+            origins = (*diff.clones, *((diff.parent,) if diff.parent else ()))
+            since = max((self._index.ctransid(self._index[uuid]) for uuid in origins), default=0)
             if since > self._index.ctransid(snapshot):
                 continue
             with translating(SendError, "cannot estimate", snapshot.path):
@@ -222,8 +224,9 @@ class BtrfsStore(Store):
         """Yield the kernel's stream; its refusal becomes an error that names the pair."""
         from buttersink.stores.btrfs.sending import sending
 
+        clones = [self._index[uuid].subvolume_id for uuid in diff.clones]
         try:
-            with sending(fds[0], parent=ids[1], flags=flags) as chunks:
+            with sending(fds[0], parent=ids[1], clones=clones, flags=flags) as chunks:
                 yield from chunks
         except OSError as error:
             why = error.strerror or str(error)

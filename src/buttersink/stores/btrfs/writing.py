@@ -63,12 +63,12 @@ class Writer:
                 process.finish()
             finally:
                 process.abort()
-            place.drop_base()
+            place.drop_stand_ins()
 
     def copy(self, step: Step, snapshot: Snapshot) -> None:
         """Snapshot what lies elsewhere on the file system, keeping its effective UUID."""
-        with self._arriving(step, snapshot) as (place, received):
-            self._snapshot(snapshot, place, place.partial, received)
+        with self._arriving(step, snapshot) as (place, received), self._opened(snapshot) as fd:
+            place.snapshot(fd, place.partial, received, snapshot.generation)
 
     @contextmanager
     def _arriving(self, step: Step, snapshot: Snapshot) -> Iterator[tuple[Place, Uuid]]:
@@ -92,22 +92,23 @@ class Writer:
 
     def _identity(self, step: Step, snapshot: Snapshot, place: Place, received: Uuid) -> Identity:
         """
-        Return what the stream shall say so that the receiver finds exactly our parent.
+        Return what the stream shall say so that the receiver finds what it is made from, exactly.
 
         `btrfs receive` looks a parent up by received UUID, then by own UUID, and a clone source (in
         btrfs-progs 6.2) by received UUID only, and takes the oldest of several. Where that would
-        not find our parent, a stand-in with an invented received UUID is snapshotted from it.
+        find another one, a stand-in with an invented received UUID is snapshotted from ours.
         """
         clones: dict[bytes, bytes] = {snapshot.uuid: received}
         name = None
         if step.parent is not None:
-            parent, known = self._index[step.parent.uuid], self._index.received
-            name = parent.own_uuid if parent.own_uuid not in known else None
-            if name is None or known.get(parent.uuid) != {parent.subvolume_id}:
-                stand_in = Uuid(os.urandom(16))
-                self._snapshot(parent, place, place.base, stand_in)
-                clones[parent.uuid] = stand_in
+            parent = self._index[step.parent.uuid]
+            name = parent.own_uuid if parent.own_uuid not in self._index.received else None
+            if name is None or not self._index.is_found(parent):
+                clones[parent.uuid] = stand_in = self._stand_in(parent, place)
                 name = name or stand_in
+        for source in (self._index[clone.uuid] for clone in step.clones):
+            if not self._index.is_found(source):
+                clones[source.uuid] = self._stand_in(source, place)
         return Identity(
             uuid=received,
             generation=snapshot.generation,
@@ -116,13 +117,21 @@ class Writer:
             clones=clones,
         )
 
-    def _snapshot(self, source: Snapshot, place: Place, name: bytes, received: Uuid) -> None:
-        """Snapshot a subvolume, wherever it is on the file system, under a partial name."""
+    def _stand_in(self, source: Snapshot, place: Place) -> Uuid:
+        """Make a stand-in for a snapshot; return the received UUID by which it is found."""
+        invented = Uuid(os.urandom(16))
+        with self._opened(source) as fd:
+            place.stand_in(fd, invented, source.generation)
+        return invented
+
+    @contextmanager
+    def _opened(self, source: Snapshot) -> Iterator[int]:
+        """Yield a descriptor of a snapshot to copy, wherever it is on the file system."""
         path = self._index.top_path(source)
         with translating(ReceiveError, "cannot copy the snapshot", path):
             fd = open_subvolume(self._mount.fd, path, source.subvolume_id)
             try:
-                place.snapshot(fd, name, received, source.generation)
+                yield fd
             finally:
                 os.close(fd)
 
