@@ -184,6 +184,7 @@ def _step(step: Step) -> Document:
         "uuid": _uuid(subject.uuid) if subject else None,
         "from": _uuid(parent),
         "from_path": _path(origin.path) if origin else None,
+        "clone_sources": [uuid_text(clone.uuid) for clone in step.clones],
         "size": size.bytes if size else None,
         "size_is": size.exactness.value if size else None,
         "depth": step.depth,

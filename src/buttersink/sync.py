@@ -19,9 +19,7 @@ from buttersink.progress import Reporter, Transfer
 from buttersink.report import Report, Status, StepResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from buttersink.catalogue import Catalogue, Measurement, Uuid
+    from buttersink.catalogue import Catalogue, Uuid
     from buttersink.stores.base import Store
 
 
@@ -69,49 +67,18 @@ def prepare(source: Store, destination: Store, options: Options, reporter: Repor
         return planner.make_plan(survey, {}, weights)
     if not source.traits.measures:
         return planner.make_plan(survey, here.diffs, weights, options.plan.max_chain)
-    sizes, plain = _measured(survey, source, options, reporter)
-    plan = planner.make_plan(survey, sizes, weights, options.plan.max_chain)
-    while plan.guesses and not options.estimate:
-        sizes |= _lengths(source.measure(plan.guesses))
-        plan = planner.make_plan(survey, sizes, weights, options.plan.max_chain)
-    if not options.estimate:
-        reporter.chosen(plan.send_bytes, plain)
-    return plan
+    from buttersink.sizing import plan_by_size
 
-
-def _lengths(measurements: Iterable[Measurement]) -> dict[Diff, Size]:
-    return {each.diff: Size(each.bytes, Exactness.MEASURED) for each in measurements}
-
-
-def _measured(
-    survey: planner.Survey, source: Store, options: Options, reporter: Reporter
-) -> tuple[dict[Diff, Size], int]:
-    """
-    Return the sizes of the diffs to choose from: measured, and of other full sends a bound.
-
-    And what it takes in bytes to make each snapshot from the one that it grew out of.
-    """
-    from buttersink.planner.bounds import full_sends
-    from buttersink.planner.measuring import Measuring
-
-    measuring, remembered = Measuring(survey, far=options.plan.max_chain is not None), 0
-    plain: tuple[Diff, ...] = ()
-    while pairs := measuring.next():
-        plain = plain or pairs  # the first that are asked for
-        if options.estimate:
-            for diff, length in source.estimate(pairs):
-                measuring.guess(diff, length)
-        else:
-            for measurement in source.measure(pairs):
-                measuring.learn(measurement)
-                remembered += measurement.remembered
-                reporter.measuring(len(measuring.sizes), measuring.asked)
-    if options.estimate:
-        return measuring.sizes, 0
-    reporter.measured(measuring.asked - remembered, measuring.candidates, remembered)
-    wanted = (s.uuid for s in (*(a.snapshot for a in survey.send), *survey.rehang))
-    sizes = full_sends(wanted, {**survey.stored, **measuring.sizes}) | measuring.sizes
-    return sizes, sum(sizes[diff].bytes for diff in plain)
+    clones = source.traits.clones and destination.traits.clones
+    return plan_by_size(
+        survey,
+        source,
+        reporter,
+        weights,
+        options.plan.max_chain,
+        estimate=options.estimate,
+        clones=clones,
+    )
 
 
 def plan_clean_up(found: Catalogue) -> Plan:
@@ -154,11 +121,17 @@ class _Run:
         for fault in self._plan.faults:
             self._reporter.failed(fault)
         self._reporter.starting(len(self._steps), self._plan.send_bytes)
-        for number, step in enumerate(self._steps, start=1):
+        for number, planned in enumerate(self._steps, start=1):
+            step = self._without_lost(planned)
             if step.snapshot is not None:
                 size = step.size.bytes if step.size else None
                 count = len(self._steps)
                 self._one(step, Transfer(step.snapshot.uuid, step.path, size, number, count))
+
+    def _without_lost(self, step: Step) -> Step:
+        """Return a step that takes data from no snapshot that did not arrive; how long is open."""
+        clones = tuple(clone for clone in step.clones if clone.uuid not in self._lost)
+        return step if clones == step.clones else replace(step, clones=clones, size=None)
 
     def _one(self, step: Step, transfer: Transfer) -> None:
         started = time.monotonic()
@@ -198,9 +171,10 @@ class _Run:
             self._destination.copy(step)
             return 0
         parent = step.parent.uuid if step.parent else None
+        clones = tuple(clone.uuid for clone in step.clones)
         sent = 0
         with (
-            self._source.send(Diff(transfer.uuid, parent)) as chunks,
+            self._source.send(Diff(transfer.uuid, parent, clones)) as chunks,
             self._destination.receive(step) as sink,
         ):
             for chunk in chunks:

@@ -145,7 +145,8 @@ def _origin(step: Step) -> str:
     if step.problem:
         return ""
     if step.action is Action.SEND:
-        return printable(step.parent.path) if step.parent else "full"
+        origin = printable(step.parent.path) if step.parent else "full"
+        return f"{origin}, with clones" if step.clones else origin
     return printable(step.snapshot.path) if step.action is Action.COPY and step.snapshot else ""
 
 

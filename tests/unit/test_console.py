@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from types import MappingProxyType
@@ -433,6 +434,17 @@ def test_plan_shows_where_a_snapshot_lands() -> None:
         send         7 B  daily/3  full
         2 to send, ~3.0 MiB.
         """)
+
+
+def test_plan_names_clone_sources() -> None:
+    step = replace(send(FIRST, None, measured(3)), clones=(LATER, THIRD))
+    assert "full, with clones" in planned(Plan((step,)))
+    stdout = io.StringIO()
+    out = console(stdout, as_json=True)
+    out.plan("a", "b", Plan((step,)), False)  # noqa: FBT003
+    out.report(Report((), 0, 0.0, ()))
+    (shown,) = json.loads(stdout.getvalue())["plan"]["steps"]
+    assert shown["clone_sources"] == [uuid_text(LATER.uuid), uuid_text(THIRD.uuid)]
 
 
 def test_plan_shows_the_deletion_of_what_is_replaced() -> None:
@@ -906,7 +918,8 @@ def entry(action: str, path: str, number: int, **keys: object) -> dict[str, obje
     """Return a step of a JSON plan, null but for what is given."""
     nothing = dict.fromkeys(("from", "from_path", "size", "size_is"))
     start = {"action": action, "path": path, "uuid": uuid_text(uuid(number))}
-    return {**start, **nothing, "depth": 0, "restore_bytes": None, "problem": None, **keys}
+    none = {"clone_sources": [], "depth": 0, "restore_bytes": None, "problem": None}
+    return {**start, **nothing, **none, **keys}
 
 
 def test_json_sync() -> None:

@@ -27,7 +27,7 @@ LAYERS = [  # from top to bottom; those on one line are side by side; a dot stan
     [r"buttersink", r"buttersink\.__main__"],
     [r"buttersink\.cli", r"buttersink\.utilities(\..*)?"],
     [r"buttersink\.console", r"buttersink\.sync"],
-    [r"buttersink\.drawing"],
+    [r"buttersink\.drawing", r"buttersink\.sizing"],
     [r"buttersink\.wording"],
     [r"buttersink\.report"],
     [r"buttersink\.stores"],

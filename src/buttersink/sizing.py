@@ -1,0 +1,138 @@
+"""
+A plan by the sizes of diffs: the planner says which it wants to know, the source measures those.
+
+That is the only step back in the way of a run. First what the choice of diffs needs; then the
+chosen ones of which only a bound is known, until there are none; last, where both sides have whole
+snapshots, whether dear ones get smaller by further clone sources. Or all sizes are guessed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from buttersink import planner
+from buttersink.catalogue import Exactness, Size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from buttersink.catalogue import Diff, Measurement
+    from buttersink.planner.plan import Plan
+    from buttersink.progress import Reporter
+    from buttersink.stores.base import Store
+
+
+def plan_by_size(
+    survey: planner.Survey,
+    source: Store,
+    reporter: Reporter,
+    weights: planner.Weights,
+    limit: int | None,
+    *,
+    estimate: bool,
+    clones: bool,
+) -> Plan:
+    """
+    Return the cheapest plan.
+
+    Args:
+        survey: What has to be done.
+        source: Has the snapshots and measures diffs of them.
+        reporter: Is told how far measuring is, and what it was good for.
+        weights: What to make least.
+        limit: The longest chain that a new diff may end, where diffs stay diffs.
+        estimate: Whether to guess sizes instead.
+        clones: Whether diffs may have further clone sources.
+
+    """
+    if estimate:
+        return planner.make_plan(survey, _guessed(survey, source, limit), weights, limit)
+    meter = _Meter(source, reporter)
+    sizes, plain = _measured(survey, meter, limit)
+    plan = planner.make_plan(survey, sizes, weights, limit)
+    while guesses := plan.guesses:
+        sizes |= {each.diff: _size(each) for each in meter.measure(guesses)}
+        plan = planner.make_plan(survey, sizes, weights, limit)
+    if clones:
+        plan = _with_clones(plan, survey, meter)
+    reporter.measured(meter.measured, meter.candidates, meter.remembered)
+    reporter.chosen(plan.send_bytes, plain)
+    return plan
+
+
+class _Meter:
+    """
+    Has the source measure, and counts.
+
+    Attributes:
+        source: What can be asked.
+        measured: How many diffs were measured in this run,
+        remembered: and how many were known from an earlier one,
+        candidates: of so many that were found worth it.
+
+    """
+
+    def __init__(self, source: Store, reporter: Reporter) -> None:
+        self.source = source
+        self._reporter = reporter
+        self.measured = self.remembered = self.candidates = 0
+
+    def measure(self, diffs: Sequence[Diff]) -> Iterator[Measurement]:
+        """Yield the size of each, in the source's order, telling how far it is."""
+        self.candidates += len(diffs)
+        for measurement in self.source.measure(diffs):
+            self.remembered += measurement.remembered
+            self.measured += not measurement.remembered
+            yield measurement
+            self._reporter.measuring(self.measured + self.remembered, self.candidates)
+
+
+def _size(measurement: Measurement) -> Size:
+    return Size(measurement.bytes, Exactness.MEASURED)
+
+
+def _guessed(survey: planner.Survey, source: Store, limit: int | None) -> dict[Diff, Size]:
+    """Return rough sizes of what is worth one."""
+    from buttersink.planner.measuring import Measuring
+
+    measuring = Measuring(survey, far=limit is not None)
+    while pairs := measuring.next():
+        for diff, length in source.estimate(pairs):
+            measuring.guess(diff, length)
+    return measuring.sizes
+
+
+def _measured(
+    survey: planner.Survey, meter: _Meter, limit: int | None
+) -> tuple[dict[Diff, Size], int]:
+    """
+    Return the sizes of the diffs to choose from: measured, and of other full sends a bound.
+
+    And the bytes that it takes to make each snapshot from the one that it grew out of.
+    """
+    from buttersink.planner.bounds import full_sends
+    from buttersink.planner.measuring import Measuring
+
+    measuring = Measuring(survey, far=limit is not None)
+    plain: tuple[Diff, ...] = ()
+    while pairs := measuring.next():
+        plain = plain or pairs  # the first that are asked for
+        for measurement in meter.measure(pairs):
+            measuring.learn(measurement)
+    meter.candidates = measuring.candidates
+    wanted = (s.uuid for s in (*(a.snapshot for a in survey.send), *survey.rehang))
+    sizes = full_sends(wanted, {**survey.stored, **measuring.sizes}) | measuring.sizes
+    return sizes, sum(sizes[diff].bytes for diff in plain)
+
+
+def _with_clones(plan: Plan, survey: planner.Survey, meter: _Meter) -> Plan:
+    """Return the plan with clone sources where they pay."""
+    from buttersink.planner.clonesources import CloneSources
+
+    sources = CloneSources(plan, survey)
+    for diff, length in meter.source.estimate(sources.increments):
+        sources.guess(diff, length)
+    while diffs := sources.next():
+        for measurement in meter.measure(diffs):
+            sources.learn(measurement)
+    return sources.plan()
