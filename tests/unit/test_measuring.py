@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from buttersink.catalogue import Diff, Exactness, Measurement, Snapshot, Uuid
 from buttersink.planner import Arrival, Survey
 from buttersink.planner.candidates import candidates
@@ -125,6 +127,25 @@ def test_those_come_first_that_promise_most() -> None:
         Diff(uuid(200), uuid(198)),
         Diff(uuid(200), uuid(201)),
     }
+
+
+def test_a_branch_is_paired_with_what_lies_round_the_place_where_it_began() -> None:
+    """Nothing tells that 1000 and those after it went on from 137."""
+    branch = [replace(made(n), parent_uuid=uuid(10**7)) for n in range(1000, 1005)]
+    snapshots = [*map(made, range(1, 300)), *branch]
+    measuring = Measuring(Survey(send=tuple(Arrival(s, s.path) for s in snapshots)))
+    while batch := measuring.next():
+        for diff in batch:
+            steps = [int.from_bytes(end, "big") if end else -10_000 for end in diff]
+            steps = [step - 1000 + 138 if step >= 1000 else step for step in steps]
+            apart = abs(steps[0] - steps[1])
+            measuring.learn(Measurement(diff, 10**6 * apart, 1))
+    assert {
+        Diff(uuid(1000), uuid(137)),
+        Diff(uuid(1001), uuid(137)),
+        Diff(uuid(138), uuid(1000)),
+        Diff(uuid(1000), uuid(138)),
+    } <= measuring.sizes.keys()
 
 
 def test_of_large_files_at_most_eight_for_each_snapshot() -> None:
