@@ -103,7 +103,7 @@ def make_history(
     live, directory = root / "live", root / "snapshots"
     directory.mkdir()
     create_subvolume(live)
-    _fill(Tree(live, random), base_bytes)
+    fill(Tree(live, random), base_bytes)
     made = [HistorySnapshot(snapshot(live, directory / _name(0)), None, 0)]
     rollback_at = 2 * count // 3 if count >= 4 else count
     for number in range(1, count):
@@ -111,7 +111,7 @@ def make_history(
         if number == rollback_at:
             earlier = (count - 1) // 3
             roll_back(live, made[earlier].path)
-        _edit(Tree(live, random), change_bytes, number)
+        edit(Tree(live, random), change_bytes, number)
         path = snapshot(live, directory / _name(number))
         made.append(HistorySnapshot(path, earlier, int(number >= rollback_at)))
     return History(live, directory, tuple(made))
@@ -163,7 +163,8 @@ class Tree:
             file.writelines(map(self.random.randbytes, blocks))
 
 
-def _fill(tree: Tree, size: int) -> None:
+def fill(tree: Tree, size: int) -> None:
+    """Give a new subvolume about `size` bytes, a sixteenth of it in small files."""
     small = size // 16
     _make_big_files(tree, size - small)
     made = 0
@@ -216,7 +217,7 @@ def _make_special_files(tree: Tree, number: int) -> None:
     os.mkdir(os.path.join(directory, b"empty"), 0o1777)
 
 
-def _edit(tree: Tree, size: int, number: int) -> None:
+def edit(tree: Tree, size: int, number: int) -> None:
     """Do a bit of everything; half of `size` rewrites, a quarter appends, the rest is new files."""
     _rewrite_blocks(tree, size // 2)
     _append(tree, size // 4)
