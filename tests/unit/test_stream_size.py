@@ -106,6 +106,15 @@ def test_byte_by_byte_is_the_same() -> None:
     assert size_of(stream, *range(1, len(stream))) == size_of(stream)
 
 
+def test_what_is_known_so_far_grows_to_the_result() -> None:
+    size, known = StreamSize(), [0]
+    for byte in KERNEL_STREAM_WITHOUT_DATA:
+        size.feed(bytes([byte]))
+        known.append(size.so_far)
+    assert known == sorted(known)
+    assert known[-1] == size.result()
+
+
 def test_bytes_that_are_used_again_do_not_matter() -> None:
     stream = encode([FIRST, mkfile(b"f"), update_extent(b"f", 0, 100 * KIB), end()])
     size, buffer = StreamSize(), bytearray(7)

@@ -92,6 +92,11 @@ class StreamSize:
         self._file = b""  # the file that the last extents were of
         self._top = self._last = 0  # how far they reach, and where the last one ends
 
+    @property
+    def so_far(self) -> int:
+        """Bytes that the real stream has at least."""
+        return self._bytes
+
     def feed(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes; `StreamError` if they are no metadata-only stream."""
         data = self._held + bytes(chunk)
