@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 WIDTH = 150  # of the widest table; a narrower terminal wraps it
 
@@ -83,6 +87,14 @@ def print_plans(transfers: list[Transfer]) -> None:
         table.add_row(
             each.comparison.name, f"{each.plan_bytes[0]:,}", f"{each.sent_bytes[0]:,}", verdict
         )
+    _print(table)
+
+
+def print_rows(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table of texts, what each row is about first."""
+    table = _table(*headings)
+    for row in rows:
+        table.add_row(*row)
     _print(table)
 
 

@@ -1,0 +1,342 @@
+"""
+The planner on real btrfs histories, beside the best that there is.
+
+All pairs of a history's snapshots are measured, as far as it takes to know the fewest bytes that
+any choice among them sends. ButterSink then surveys, measures what it finds worth it, and plans,
+with nothing at the destination and nothing remembered. That is timed in turns with `btrfs send [-p]
+| btrfs receive` and `btrfs filesystem sync` of the planned diffs, all of it from the page cache;
+the interpreter's start is not in it. Commands, of measurements in proportion to those of the sends,
+say the same without a clock.
+
+For a store where diffs stay diffs, what the measured pairs allow is compared with what all pairs
+allow, and with a bound, by the price of sending, of keeping, and of each link of a chain. That and
+its bytes are the last columns.
+
+With 200 snapshots there are 40,000 pairs: some minutes. --keep leaves file systems and sizes in a
+directory, where the next run finds them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench.allpairs import AllPairs, Found, Sizes
+from bench.local import IMAGE_BYTES, Document, filesystem, machine, raw_seconds, scratch
+from bench.realhistory import KINDS, make
+from bench.tables import print_rows
+from buttersink import Mode, Role, parse_location, sync
+from buttersink.catalogue import Diff, Measurement, Uuid
+from buttersink.planner.arborescence import minimum_arborescence
+from buttersink.planner.descent import Network, cheapest_chains
+from buttersink.planner.plan import Action
+from buttersink.progress import Reporter
+from buttersink.report import sync_document
+from buttersink.stores.btrfs import BtrfsStore
+from tests.support.loopfs import mounted, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from buttersink.location import Location
+    from buttersink.planner.plan import Step
+
+Measured = dict[Diff, Measurement]
+
+_BYTE = 16  # prices are in sixteenths of that of a byte sent; a byte kept costs one
+_OBJECT = 64 * 1024  # bytes that a send costs beside its own
+_HOP = 1e-5  # of a full send: what each diff of its chain costs a snapshot
+
+
+class Case(NamedTuple):
+    """One history."""
+
+    kind: str
+    snapshots: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Seconds of surveying, measuring and planning, the same of all processors, and of sending."""
+
+    plan: float
+    processors: float
+    raw: float
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """The price of a choice of chains in bytes sent, what none can be below, and its bytes."""
+
+    price: float
+    bound: float
+    sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """
+    What came out for one history.
+
+    Attributes:
+        case: Which.
+        least_bytes: What the cheapest choice among all pairs sends.
+        planned_bytes: What ButterSink plans to send.
+        measured: How many pairs it measured.
+        measured_commands: What these measurements had together.
+        sent_commands: What the plan's diffs have together.
+        times: Run by run.
+        best: The cheapest chains found among all pairs.
+        chosen: The cheapest chains found among the measured pairs.
+
+    """
+
+    case: Case
+    least_bytes: int
+    planned_bytes: int
+    measured: int
+    measured_commands: int
+    sent_commands: int
+    times: list[Timed]
+    best: Priced
+    chosen: Priced
+
+
+class NotingStore(BtrfsStore):
+    """A store that notes what it was asked to measure."""
+
+    def __init__(self, location: Location) -> None:
+        """Open a source to read."""
+        super().__init__(location, Mode.READ, Role.SOURCE)
+        self.noted: Measured = {}
+
+    def measure(self, diffs: Sequence[Diff]) -> Iterator[Measurement]:
+        """Yield exact lengths, and note them."""
+        for measurement in super().measure(diffs):
+            self.noted[measurement.diff] = measurement
+            yield measurement
+
+
+@contextmanager
+def kept(above: Path, case: Case) -> Iterator[Path]:
+    """Have a directory for a case that stays."""
+    directory = above / "-".join(map(str, case))
+    directory.mkdir(parents=True, exist_ok=True)
+    yield directory
+
+
+@contextmanager
+def history(case: Case, directory: Path) -> Iterator[Path]:
+    """Have a history mounted: the directory's, if it has it whole, or a new one that is left."""
+    image = directory / "history.img"
+    new = not (directory / "sizes.json").exists()
+    if new:
+        image.unlink(missing_ok=True)
+        with image.open("xb") as sparse:
+            sparse.truncate(IMAGE_BYTES)
+        run("mkfs.btrfs", "--quiet", image)
+    with mounted(image, directory / "source") as top:
+        if new:
+            make(top, KINDS[case.kind], case.snapshots, case.seed)
+        yield top / "snapshots"
+
+
+def all_pairs(source: Path, file: Path) -> AllPairs:
+    """Return the pairs of a history with the sizes that the file has, if there is one."""
+    if not file.exists():
+        return AllPairs(source)
+    return AllPairs(
+        source,
+        {
+            Diff(_uuid(to), parent and _uuid(parent)): Found(size, exact)
+            for to, parent, size, exact in json.loads(file.read_text())
+        },
+    )
+
+
+def write_sizes(sizes: Sizes, file: Path) -> None:
+    """Leave sizes for the next run."""
+    rows = [[to.hex(), parent and parent.hex(), *found] for (to, parent), found in sizes.items()]
+    file.write_text(json.dumps(rows))
+
+
+def _uuid(text: str) -> Uuid:
+    return Uuid(bytes.fromhex(text))
+
+
+def open_source(directory: Path) -> NotingStore:
+    """Open all snapshots below a directory."""
+    return NotingStore(parse_location(os.fsencode(directory) + b"/"))
+
+
+def measure_case(case: Case, directory: Path, runs: int) -> Result:
+    """Compare what is planned for a history with the best, and its time with that of sending."""
+    with history(case, directory) as source:
+        pairs = all_pairs(source, directory / "sizes.json")
+        full = statistics.median(
+            found.bytes for diff, found in pairs.sizes.items() if diff.parent is None
+        )
+        least = pairs.cheapest(fewest_bytes)
+        pairs.cheapest(lambda sizes: cheapest(sizes, full)[1])
+        write_sizes(pairs.sizes, directory / "sizes.json")
+        runs_of_both = [plan_and_send(source, directory) for _ in range(runs + 1)][1:]
+    sent, measured, _ = runs_of_both[-1]
+    return Result(
+        case,
+        sum(pairs.sizes[diff].bytes for diff in least),
+        sum(measured[diff].bytes for diff in sent),
+        len(measured),
+        sum(each.commands for each in measured.values()),
+        sum(measured[diff].commands for diff in sent),
+        [times for _, _, times in runs_of_both],
+        cheapest({diff: found.bytes for diff, found in pairs.sizes.items()}, full)[0],
+        cheapest({diff: found.bytes for diff, found in measured.items()}, full)[0],
+    )
+
+
+def plan_and_send(source: Path, directory: Path) -> tuple[list[Diff], Measured, Timed]:
+    """Plan, then send that with btrfs-progs; return the diffs, what was measured, and times."""
+    with filesystem(directory, "destination") as target:
+        there = parse_location(os.fsencode(target) + b"/")
+        with (
+            open_source(source) as store,
+            BtrfsStore(there, Mode.APPEND, Role.DESTINATION) as destination,
+        ):
+            started, worked = perf_counter(), process_time()
+            plan = sync.prepare(store, destination, sync.Options(), Reporter())
+            seconds, processors = perf_counter() - started, process_time() - worked
+        document: Document = sync_document("", "", "", plan, dry_run=True, report=None)
+        raw = raw_seconds(document["plan"]["steps"], source, target)
+    sent = [diff_of(step) for step in plan.of(Action.SEND)]
+    return sent, store.noted, Timed(seconds, processors, raw)
+
+
+def diff_of(step: Step) -> Diff:
+    """Return the diff that a step sends."""
+    if step.snapshot is None:
+        raise ValueError(step)
+    return Diff(step.snapshot.uuid, step.parent.uuid if step.parent else None)
+
+
+def numbered(sizes: Mapping[Diff, int]) -> tuple[int, list[int], list[int]]:
+    """Return how many nodes there are, and tails and heads of the arcs; 0 is nothing."""
+    nodes: dict[Uuid | None, int] = {None: 0}
+    for diff in sizes:
+        nodes.setdefault(diff.to, len(nodes))
+    return len(nodes), [nodes[diff.parent] for diff in sizes], [nodes[diff.to] for diff in sizes]
+
+
+def fewest_bytes(sizes: Mapping[Diff, int]) -> list[Diff]:
+    """Return the best choice for a store of whole snapshots."""
+    arcs = minimum_arborescence(*numbered(sizes), [*sizes.values()])[1:]
+    diffs = [*sizes]
+    return [diffs[arc] for arc in arcs]
+
+
+def cheapest(sizes: Mapping[Diff, int], full: float) -> tuple[Priced, list[Diff]]:
+    """Choose for an empty store of diffs; `full` is the bytes that losing a snapshot costs."""
+    nodes, tails, heads = numbered(sizes)
+    network = Network(
+        nodes,
+        tails,
+        heads,
+        [_BYTE * (size + _OBJECT) + size for size in sizes.values()],
+        [int(_BYTE * _HOP * full)] * len(sizes),
+        [False] * len(sizes),
+        [False] + [True] * (nodes - 1),
+    )
+    chains = cheapest_chains(network)
+    diffs = [*sizes]
+    chosen = [diffs[arc] for arc in chains.entering[1:]]
+    sent = sum(sizes[diff] for diff in chosen)
+    return Priced(chains.cost / _BYTE, chains.lower_bound / _BYTE, sent), chosen
+
+
+HEADINGS = (
+    "history",
+    "bytes",
+    "of least",
+    "measured",
+    "commands",
+    "planning",
+    "raw",
+    "planning of raw",
+    "diffs kept",
+    "bound",
+    "bytes",
+)
+
+
+def row(result: Result) -> tuple[str, ...]:
+    """Return what the table shows of a result, under `HEADINGS`."""
+    shares = [each.plan / each.raw for each in result.times]
+    case, best, chosen = result.case, result.best, result.chosen
+    return (
+        f"{case.kind} {case.snapshots} {case.seed}",
+        f"{result.planned_bytes / 1e6:.1f} MB",
+        f"{result.planned_bytes / result.least_bytes:.4f}",
+        f"{result.measured / case.snapshots:.1f}",
+        f"{result.measured_commands / result.sent_commands:.2f}",
+        f"{statistics.median(each.plan for each in result.times):.2f} s",
+        f"{statistics.median(each.raw for each in result.times):.2f} s",
+        f"{statistics.median(shares):.2f} ({min(shares):.2f} - {max(shares):.2f})",
+        f"{chosen.price / best.price:.4f}",
+        f"{chosen.price / best.bound:.4f}",
+        f"{chosen.sent_bytes / result.least_bytes:.4f}",
+    )
+
+
+def options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="script/bench real",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--kinds", default=",".join(KINDS), help="such as mixed,small")
+    parser.add_argument("--counts", default="12,200", help="snapshots in each history")
+    parser.add_argument("--seeds", default="1", help="a history of each kind and count for each")
+    parser.add_argument("--runs", type=int, default=3, help="measured runs of each side")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="leave file systems and sizes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw numbers there")
+    chosen = parser.parse_args()
+    if not KINDS.keys() >= set(chosen.kinds.split(",")) or chosen.runs < 1:
+        parser.error(f"--kinds takes some of {','.join(KINDS)}, and --runs at least 1")
+    chosen.cases = [
+        Case(kind, int(count), int(seed))
+        for count, kind, seed in product(
+            chosen.counts.split(","), chosen.kinds.split(","), chosen.seeds.split(",")
+        )
+    ]
+    return chosen
+
+
+def main() -> int:
+    """Measure history by history, print a table, and write the raw numbers."""
+    chosen = options()
+    results = []
+    for case in chosen.cases:
+        with scratch() if chosen.keep is None else kept(chosen.keep, case) as directory:
+            results.append(measure_case(case, directory, chosen.runs))
+        print("  ".join(row(results[-1])), file=sys.stderr)
+    where = machine()
+    print(", ".join(f"{key} {value}" for key, value in where.items()))
+    print_rows(HEADINGS, [row(result) for result in results])
+    if chosen.json:
+        raw = {"machine": where, "results": [asdict(result) for result in results]}
+        chosen.json.write_text(json.dumps(raw, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The thinned histories that plans are judged on, and the judgement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench.real import Case, measure_case
+from bench.realhistory import KINDS, Kind, make, survivors
+from tests.support.loopfs import MIB, show_subvolume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.history import Tree
+
+pytestmark = pytest.mark.root
+
+
+def _fill(tree: Tree, size: int) -> None:
+    tree.write(tree.path(b"file"), size)
+
+
+def _change(tree: Tree, size: int, _number: int) -> None:
+    tree.write(tree.path(b"file"), size, mode="ab")
+
+
+TINY = Kind(MIB, 4096, _fill, _change)
+
+
+def test_thinning_leaves_the_recent_then_every_7th_then_every_30th() -> None:
+    left = survivors(200)
+    assert len(left) == 200
+    assert left[-125:] == list(range(left[-1] - 124, left[-1] + 1))
+    weekly = [number for number in left[:-125] if number > left[-1] - 475]
+    assert all(number % 7 == 0 or number % 30 == 0 for number in weekly)
+    assert all(number % 30 == 0 for number in left if number <= left[-1] - 475)
+
+
+def test_a_thinned_history_has_its_snapshots_and_two_rollbacks(source: Path) -> None:
+    directory = make(source, TINY, 12, 1)
+    taken = sorted(directory.iterdir())
+    assert [int(path.name) for path in taken] == survivors(12)
+    shown = [show_subvolume(path) for path in taken]
+    assert all(each.read_only for each in shown)
+    assert len({each.parent_uuid for each in shown}) == 3  # the writable one of each branch
+
+
+def test_the_same_seed_makes_the_same_content(source: Path) -> None:
+    contents = []
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        (source / name).mkdir()
+        last = max(make(source / name, TINY, 12, seed).iterdir())
+        contents.append((last / "file").read_bytes())
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_no_plan_is_judged_better_than_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(KINDS, "tiny", TINY)
+    case = Case("tiny", 8, 3)
+    result = measure_case(case, tmp_path, 1)
+    assert result.least_bytes <= result.planned_bytes <= result.least_bytes * 1.01
+    assert result.best.bound <= result.best.price <= result.chosen.price
+    assert 8 <= result.measured <= 8 * 8
+    again = measure_case(case, tmp_path, 1)  # finds the history and the sizes
+    assert (again.least_bytes, again.best) == (result.least_bytes, result.best)
