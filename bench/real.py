@@ -166,7 +166,7 @@ def all_pairs(source: Path, file: Path) -> AllPairs:
 
 def write_sizes(sizes: Sizes, file: Path) -> None:
     """Leave sizes for the next run."""
-    rows = [[to.hex(), parent and parent.hex(), *found] for (to, parent), found in sizes.items()]
+    rows = [[d.to.hex(), d.parent and d.parent.hex(), *found] for d, found in sizes.items()]
     file.write_text(json.dumps(rows))
 
 
