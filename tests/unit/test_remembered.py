@@ -113,6 +113,14 @@ class TestWhatIsRemembered:
         sizes.close()
         assert sizes.get(STEP.diff) == STEP._replace(remembered=True)
 
+    def test_is_neither_of_nor_for_diffs_with_clone_sources(self, cache: Cache) -> None:
+        there = index(ONE, TWO, OUTSIDE)
+        cloning = STEP._replace(diff=STEP.diff._replace(clones=(uuid(100),)), bytes=7)
+        remember(cache, cloning, there=there)
+        assert recall(cache, STEP, cloning, there=there) == [False, False]
+        remember(cache, STEP, cloning, there=there)
+        assert recall(cache, STEP, cloning, there=there) == [True, False]
+
     def test_says_nothing_of_other_diffs(self, cache: Cache) -> None:
         there = index(ONE, TWO)
         remember(cache, FULL, there=there)
