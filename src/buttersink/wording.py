@@ -163,6 +163,9 @@ def _why(step: Step) -> str:
     if reason is None:
         return ""
     parts = [printable(reason.note)] if reason.note else []
+    if step.clones:
+        names = ", ".join(printable(clone.path) for clone in step.clones)
+        parts.append(f"with clones of {names}; without, {_known(reason.unshared)}")
     if step.action is Action.SEND:
         other = f"from {printable(reason.parent.path)}" if reason.parent else "in full"
         hops = f" with a chain of {reason.chain}" if reason.chain else ""

@@ -94,7 +94,7 @@ def test_the_plan_says_from_where_and_what_it_would_be_without(
 ) -> None:
     said = buttersink("-n", "-v", f"{sharing.copy_by_reflink(source)}/", destination).out
     assert "full, with clones" in said
-    assert "with clones of a; without, 12,6" in said
+    assert "with clones of a; without, 12.1 MiB" in said
 
 
 def test_an_estimate_uses_none(source: Path, destination: Path) -> None:

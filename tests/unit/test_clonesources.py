@@ -117,7 +117,7 @@ class TestTaking:
         assert step.clones == (self.HELD[1],)
         assert step.parent == self.HELD[2]
         assert step.size == Size(1001, Exactness.MEASURED)
-        assert step.reason == Reason("with clones of 2; without, 2,097,152 bytes")
+        assert step.reason == Reason(unshared=Size(2 * MIB, Exactness.MEASURED))
         assert plan.lower_bound == plan.send_bytes == 1001
         assert asked.asked == 2
 

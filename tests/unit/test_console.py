@@ -437,8 +437,11 @@ def test_plan_shows_where_a_snapshot_lands() -> None:
 
 
 def test_plan_names_clone_sources() -> None:
-    step = replace(send(FIRST, None, measured(3)), clones=(LATER, THIRD))
-    assert "full, with clones" in planned(Plan((step,)))
+    reason = Reason(unshared=measured(5 * MIB))
+    step = replace(send(FIRST, None, measured(3)), clones=(LATER, THIRD), reason=reason)
+    said = planned(Plan((step,)), verbose=1)
+    assert "full, with clones" in said
+    assert "with clones of daily/2, daily/3; without, 5.0 MiB; the only way" in said
     stdout = io.StringIO()
     out = console(stdout, as_json=True)
     out.plan("a", "b", Plan((step,)), False)  # noqa: FBT003

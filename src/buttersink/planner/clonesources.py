@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from buttersink.catalogue import Diff, Exactness, Size
-from buttersink.errors import printable
 from buttersink.planner.lineage import NONE, Ancestry, ancestry
 from buttersink.planner.plan import Action, Plan, Reason, Step
 
@@ -118,16 +117,9 @@ class CloneSources:
         if taken is None:
             return step
         clones = tuple(self._known[uuid] for uuid in taken.diff.clones)
-        names = ", ".join(printable(clone.path) for clone in clones)
-        return replace(
-            step,
-            clones=clones,
-            size=Size(taken.bytes, Exactness.MEASURED),
-            reason=replace(
-                step.reason or Reason(),
-                note=f"with clones of {names}; without, {step.size.bytes:,} bytes",
-            ),
-        )
+        size = Size(taken.bytes, Exactness.MEASURED)
+        reason = replace(step.reason or Reason(), unshared=step.size)
+        return replace(step, clones=clones, size=size, reason=reason)
 
 
 class _Relatives:

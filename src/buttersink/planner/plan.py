@@ -33,6 +33,7 @@ class Reason:
         parent: What that diff starts from; None for a full send.
         size: Its length; None if there is no other way.
         chain: Diffs that a restore would then read; 0 where snapshots are whole.
+        unshared: Of a diff that has clone sources its length without them.
 
     """
 
@@ -40,6 +41,7 @@ class Reason:
     parent: Snapshot | None = None
     size: Size | None = None
     chain: int = 0
+    unshared: Size | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Plan:
     Attributes:
         steps: The steps.
         lower_bound: Bytes that any plan over the same candidates has to send, or those of this
-            plan where clone sources make them fewer still.
+            plan where clone sources make them fewer still. So with `cost_bound`.
         cost: What the plan makes least, in bytes sent: where snapshots arrive whole, `send_bytes`;
             where diffs stay diffs, keeping and chaining them, too.
         cost_bound: What no plan over the same diffs can be below.
