@@ -48,13 +48,13 @@ def plan_by_size(
     if estimate:
         return planner.make_plan(survey, _guessed(survey, source, limit), weights, limit)
     meter = _Meter(source, reporter)
-    sizes, plain = _measured(survey, meter, limit)
+    sizes, plain, room = _measured(survey, meter, limit)
     plan = planner.make_plan(survey, sizes, weights, limit)
     while guesses := plan.guesses:
         sizes |= {each.diff: _size(each) for each in meter.measure(guesses)}
         plan = planner.make_plan(survey, sizes, weights, limit)
     if clones:
-        plan = _with_clones(plan, survey, meter)
+        plan = _with_clones(plan, survey, meter, room)
     reporter.measured(meter.measured, meter.candidates, meter.remembered)
     reporter.chosen(plan.send_bytes, plain)
     return plan
@@ -104,11 +104,12 @@ def _guessed(survey: planner.Survey, source: Store, limit: int | None) -> dict[D
 
 def _measured(
     survey: planner.Survey, meter: _Meter, limit: int | None
-) -> tuple[dict[Diff, Size], int]:
+) -> tuple[dict[Diff, Size], int, int]:
     """
     Return the sizes of the diffs to choose from: measured, and of other full sends a bound.
 
-    And the bytes that it takes to make each snapshot from the one that it grew out of.
+    And the bytes that it takes to make each snapshot from the one that it grew out of, and how many
+    measurements more may be made.
     """
     from buttersink.planner.bounds import full_sends
     from buttersink.planner.measuring import Measuring
@@ -122,14 +123,14 @@ def _measured(
     meter.candidates = measuring.candidates
     wanted = (s.uuid for s in (*(a.snapshot for a in survey.send), *survey.rehang))
     sizes = full_sends(wanted, {**survey.stored, **measuring.sizes}) | measuring.sizes
-    return sizes, sum(sizes[diff].bytes for diff in plain)
+    return sizes, sum(sizes[diff].bytes for diff in plain), measuring.room
 
 
-def _with_clones(plan: Plan, survey: planner.Survey, meter: _Meter) -> Plan:
+def _with_clones(plan: Plan, survey: planner.Survey, meter: _Meter, room: int) -> Plan:
     """Return the plan with clone sources where they pay."""
     from buttersink.planner.clonesources import CloneSources
 
-    sources = CloneSources(plan, survey)
+    sources = CloneSources(plan, survey, room)
     for diff, length in meter.source.estimate(sources.increments):
         sources.guess(diff, length)
     while diffs := sources.next():

@@ -46,7 +46,8 @@ def problems(draw: st.DrawFn) -> tuple[Survey, Plan]:
 
 def improved(survey: Survey, plan: Plan, data: st.DataObject) -> tuple[Plan, CloneSources]:
     """Answer every question somehow."""
-    sources = CloneSources(plan, survey)
+    room = data.draw(st.integers(0, 20))
+    sources = CloneSources(plan, survey, room)
     for diff in sources.increments:
         if data.draw(st.booleans()):
             sources.guess(diff, data.draw(SIZES))
@@ -54,6 +55,7 @@ def improved(survey: Survey, plan: Plan, data: st.DataObject) -> tuple[Plan, Clo
         for diff in data.draw(st.permutations(diffs)):
             used = tuple(clone for clone in diff.clones if data.draw(st.booleans()))
             sources.learn(Measurement(diff, data.draw(SIZES), 1, used))
+    assert sources.asked <= room
     return sources.plan(), sources
 
 

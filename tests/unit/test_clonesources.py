@@ -30,7 +30,7 @@ def sources(*steps: Step, held: list[Snapshot]) -> CloneSources:
     arrivals = tuple(Arrival(step.snapshot, step.path) for step in steps if step.snapshot)
     plan = Plan(steps)
     plan = Plan(steps, plan.send_bytes)
-    return CloneSources(plan, Survey(send=arrivals, held=tuple(held)))
+    return CloneSources(plan, Survey(send=arrivals, held=tuple(held)), room=100)
 
 
 def offered(*steps: Step, held: list[Snapshot]) -> dict[Uuid, list[int]]:

@@ -36,18 +36,24 @@ class CloneSources:
     """
     Ask `next` what to measure, tell `learn` what came out, until there is nothing to ask.
 
+    Args:
+        plan: The diffs, in order.
+        survey: What there is.
+        room: How many measurements may be asked for at most.
+
     Attributes:
         asked: How many measurements were asked for.
 
     """
 
-    def __init__(self, plan: Plan, survey: Survey) -> None:
+    def __init__(self, plan: Plan, survey: Survey, room: int) -> None:
         self._plan = plan
         self._lengths: dict[Uuid, int] = {}
         self._known = {snapshot.uuid: snapshot for snapshot in survey.held}
         self._waiting = tuple(self._offers(survey))
         self._narrowed: set[Diff] = set()
         self._taken: dict[Uuid, Measurement] = {}
+        self._room = room
         self.asked = 0
 
     def _offers(self, survey: Survey) -> Iterator[Diff]:
@@ -78,7 +84,7 @@ class CloneSources:
 
     def next(self) -> tuple[Diff, ...]:
         """Return what to measure now, in any order; empty when enough is known."""
-        batch, self._waiting = self._waiting, ()
+        batch, self._waiting = self._waiting[: max(0, self._room - self.asked)], ()
         self.asked += len(batch)
         return batch
 

@@ -33,6 +33,7 @@ _SEND = 100  # commands that starting one measurement counts for
 _BATCH = 16  # most optional measurements between two looks at what they have cost
 _MOST = 8  # measurements for each snapshot to send
 _MOST_OF_FEW = 12  # measurements where that is fewer than this: for a single one
+_FOR_CLONES = 2  # of those, kept for looking for clone sources when the diff is chosen
 _SEARCH = 5  # those of them after which nothing is searched for any more
 _SEARCH_OF_FEW = 9
 
@@ -41,8 +42,9 @@ class Measuring:
     """
     Ask `next` what to measure, tell `learn` what came out, until there is nothing to ask.
 
-    At most 8 measurements for each snapshot to send are asked for, and 12 for a single one. With
-    `far` there are also those that a limit on the length of chains needs, and no such bound.
+    At most 8 measurements for each snapshot to send are asked for, and 10 for a single one: 12 less
+    two that are left for other uses. With `far` there are also those that a limit on the length of
+    chains needs, and no such bound.
 
     Attributes:
         sizes: What is known so far, to plan with.
@@ -59,7 +61,8 @@ class Measuring:
             self._index[snapshot.uuid] = index
         self._made = frozenset(self._index[uuid] for uuid in goals)
         self._far = far
-        self._most = max(_MOST_OF_FEW, _MOST * len(goals))
+        self._most = max(_MOST_OF_FEW - _FOR_CLONES, _MOST * len(goals))
+        self._bound = max(_MOST_OF_FEW, self._most)
         self._most_searched = max(_SEARCH_OF_FEW, _SEARCH * len(goals))
         self.sizes: dict[Diff, Size] = {}
         self._asked: set[Pair] = set()
@@ -78,6 +81,11 @@ class Measuring:
     def candidates(self) -> int:
         """How many diffs were found worth one."""
         return self.asked + len(self._left or ())
+
+    @property
+    def room(self) -> int:
+        """How many measurements more, of anything, the bounds allow."""
+        return max(0, self._bound - self.asked)
 
     def next(self) -> tuple[Diff, ...]:
         """Return what to measure now, in any order; empty when enough is known."""
