@@ -18,7 +18,11 @@ import pytest
 import buttersink
 
 TOP = Path(__file__).parents[2]
-PROPERTIES = ("tests/properties/test_choosing.py", "tests/properties/test_planner_core.py")
+PROPERTIES = (
+    "tests/properties/test_choosing.py",
+    "tests/properties/test_planner_core.py",
+    "tests/unit/test_candidates.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,15 @@ MUTANTS = {
         "choosing",
         "(problem.weights.keeping(length) if problem.prunes else 0)",
         "problem.weights.sending(length)",
+        "TestChoice",
+    ),
+    "nothing is made from what is newer": Mutant(
+        "candidates", "if distance <= _NEWER:", "if distance <= 0:", "TestCandidates"
+    ),
+    "a chain's price is for one snapshot, whatever hangs below": Mutant(
+        "rehanging",
+        "network.rates[arc] * load",
+        "network.rates[arc]",
         "TestChoice",
     ),
     "cycles are not opened where the tree enters them": Mutant(
