@@ -13,7 +13,6 @@ from __future__ import annotations
 import multiprocessing
 import random
 import resource
-import statistics
 import sys
 import time
 import warnings
@@ -25,6 +24,7 @@ import networkx as nx
 from bench.bounds import least_within
 from bench.histories import KINDS, Habits, History, make, measured_pairs
 from buttersink.catalogue import Diff, Uuid
+from buttersink.planner import Weights
 from buttersink.planner.arborescence import minimum_arborescence
 from buttersink.planner.candidates import candidates
 from buttersink.planner.descent import Network, cheapest_chains
@@ -32,8 +32,7 @@ from buttersink.planner.descent import Network, cheapest_chains
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-_OBJECT = 64 * 1024
-_HOP = 1e-5
+CHAINED = Weights(keeps_diffs=True)
 HABITS = {
     "usual": Habits(),
     "cold": Habits(heat=0.7, bursts=1.5),
@@ -93,16 +92,16 @@ def least(nodes: int, arcs: Arcs) -> int:
     return sum(arcs[2][arc] for arc in minimum_arborescence(nodes, *arcs)[1:])
 
 
-def priced(history: History, diffs: Iterable[Diff], hop: float) -> Network:
-    """Return the network of an empty store of diffs, in sixteenths of a byte."""
+def priced(history: History, diffs: Iterable[Diff], weights: Weights | None) -> Network:
+    """Return the network of an empty store of diffs; without weights bytes are all that counts."""
     tails, heads, sizes = arcs_of(history, diffs)
-    full = statistics.median(s for s, tail in zip(sizes, tails, strict=True) if not tail)
+    fulls = (size for size, tail in zip(sizes, tails, strict=True) if not tail)
     return Network(
         len(history.snapshots) + 1,
         tails,
         heads,
-        [17 * size + 16 * _OBJECT if hop else size for size in sizes],
-        [int(16 * hop * full)] * len(sizes),
+        [weights.sending(size) for size in sizes] if weights else sizes,
+        [weights.chaining(fulls) if weights else 0] * len(sizes),
         [False] * len(sizes),
         [False] + [True] * len(history.snapshots),
     )
@@ -158,7 +157,7 @@ def plan(kind: str, count: int) -> str:
     start = time.process_time()
     diffs = candidates(history.snapshots, (), history.lineage)
     chosen = time.process_time() - start
-    network = priced(history, diffs, _HOP)
+    network = priced(history, diffs, CHAINED)
     start = time.process_time()
     chains = cheapest_chains(network)
     seconds = time.process_time() - start
@@ -173,7 +172,7 @@ def limit(kind: str, count: int, seed: int, longest: int) -> str:
     """Say what a limit on the length of chains costs, and what it has to cost."""
     history = make(kind, count, seed)
     diffs = candidates(history.snapshots, (), history.lineage, far=True)
-    network = priced(history, diffs, 0)
+    network = priced(history, diffs, None)
     free = cheapest_chains(network)
     start = time.process_time()
     bound = cheapest_chains(network, longest)

@@ -32,11 +32,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bench.allpairs import AllPairs, Found, Sizes
 from bench.local import IMAGE_BYTES, Document, filesystem, machine, raw_seconds, scratch
+from bench.planner import CHAINED
 from bench.realhistory import KINDS, make
 from bench.tables import print_rows
 from buttersink import Mode, Role, parse_location, sync
 from buttersink.catalogue import Diff, Measurement, Uuid
 from buttersink.planner.arborescence import minimum_arborescence
+from buttersink.planner.costs import UNIT
 from buttersink.planner.descent import Network, cheapest_chains
 from buttersink.planner.plan import Action
 from buttersink.progress import Reporter
@@ -51,10 +53,6 @@ if TYPE_CHECKING:
     from buttersink.planner.plan import Step
 
 Measured = dict[Diff, Measurement]
-
-_BYTE = 16  # prices are in sixteenths of that of a byte sent; a byte kept costs one
-_OBJECT = 64 * 1024  # bytes that a send costs beside its own
-_HOP = 1e-5  # of a full send: what each diff of its chain costs a snapshot
 
 
 class Case(NamedTuple):
@@ -183,9 +181,8 @@ def measure_case(case: Case, directory: Path, runs: int) -> Result:
     """Compare what is planned for a history with the best, and its time with that of sending."""
     with history(case, directory) as source:
         pairs = all_pairs(source, directory / "sizes.json")
-        full = statistics.median(
-            found.bytes for diff, found in pairs.sizes.items() if diff.parent is None
-        )
+        fulls = (found.bytes for diff, found in pairs.sizes.items() if diff.parent is None)
+        full = int(statistics.median(fulls))
         least = pairs.cheapest(fewest_bytes)
         pairs.cheapest(lambda sizes: cheapest(sizes, full)[1])
         write_sizes(pairs.sizes, directory / "sizes.json")
@@ -243,15 +240,15 @@ def fewest_bytes(sizes: Mapping[Diff, int]) -> list[Diff]:
     return [diffs[arc] for arc in arcs]
 
 
-def cheapest(sizes: Mapping[Diff, int], full: float) -> tuple[Priced, list[Diff]]:
+def cheapest(sizes: Mapping[Diff, int], full: int) -> tuple[Priced, list[Diff]]:
     """Choose for an empty store of diffs; `full` is the bytes that losing a snapshot costs."""
     nodes, tails, heads = numbered(sizes)
     network = Network(
         nodes,
         tails,
         heads,
-        [_BYTE * (size + _OBJECT) + size for size in sizes.values()],
-        [int(_BYTE * _HOP * full)] * len(sizes),
+        [CHAINED.sending(size) for size in sizes.values()],
+        [CHAINED.chaining([full])] * len(sizes),
         [False] * len(sizes),
         [False] + [True] * (nodes - 1),
     )
@@ -259,7 +256,7 @@ def cheapest(sizes: Mapping[Diff, int], full: float) -> tuple[Priced, list[Diff]
     diffs = [*sizes]
     chosen = [diffs[arc] for arc in chains.entering[1:]]
     sent = sum(sizes[diff] for diff in chosen)
-    return Priced(chains.cost / _BYTE, chains.lower_bound / _BYTE, sent), chosen
+    return Priced(chains.cost / UNIT, chains.lower_bound / UNIT, sent), chosen
 
 
 HEADINGS = (

@@ -10,7 +10,6 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from buttersink.planner.choosing import Problem, choose
 from buttersink.planner.costs import Weights
 from buttersink.planner.plan import Action, Plan, Reason, Step
 from buttersink.planner.pruning import children_first
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from buttersink.catalogue import Diff, Size, Snapshot, Uuid
-    from buttersink.planner.choosing import Choice
+    from buttersink.planner.choosing import Choice, Problem
     from buttersink.planner.surveying import Survey
 
 
@@ -47,6 +46,8 @@ def make_plan(
     weights = weights or Weights()
     if not weights.keeps_diffs and all(arrival.problem for arrival in survey.send):
         return Plan((*_before(survey, survey.keep), *_unsendable(survey, {}), *_after(survey)))
+    from buttersink.planner.choosing import choose
+
     problem = _problem(survey, sizes, weights, max_chain)
     choice = choose(problem)
     diffs = _Arranged(survey, problem, choice)
@@ -55,7 +56,7 @@ def make_plan(
             *_before(survey, diffs.kept()),
             *diffs.sends(),
             *_unsendable(survey, choice.missing),
-            *(diffs.deletions() if weights.keeps_diffs else ()),
+            *diffs.deletions(),
             *_after(survey, whole=not weights.keeps_diffs),
         ),
         lower_bound=choice.fewest_bytes,
@@ -68,6 +69,8 @@ def make_plan(
 def _problem(
     survey: Survey, sizes: Mapping[Diff, Size], weights: Weights, max_chain: int | None
 ) -> Problem:
+    from buttersink.planner.choosing import Problem
+
     arrivals = [arrival.snapshot.uuid for arrival in survey.send if not arrival.problem]
     blocked = {arrival.snapshot.uuid for arrival in survey.send if arrival.problem}
     offers = {
