@@ -297,16 +297,20 @@ def _as_map(taken: _Taken, weights: list[int]) -> _Map:
 
 def measured_pairs(history: History, *, scale: int = 1) -> list[Diff]:
     """
-    Return what is asked for where measuring a diff costs about a command for each changed file.
+    Return what is measured to its end where a diff has about a command for each changed file.
 
     With a large `scale` files are so many times as large: then sending is dear beside measuring.
     """
     arrivals = tuple(Arrival(snapshot, snapshot.path) for snapshot in history.snapshots)
     measuring = Measuring(Survey(send=arrivals, lineage=history.lineage))
-    asked: list[Diff] = []
+    known: list[Diff] = []
     while batch := measuring.next():
-        asked += batch
+        limits = measuring.limits(batch)
         for diff in batch:
-            length = history.size(diff.parent, diff.to)
-            measuring.learn(Measurement(diff, length * scale, 1 + length // _COMMAND))
-    return asked
+            length = history.size(diff.parent, diff.to) * scale
+            least = min(length, limits.get(diff, length))
+            finished = length == least
+            commands = 1 + least // scale // _COMMAND
+            measuring.learn(Measurement(diff, least, commands, finished=finished))
+            known += [diff] if finished else []
+    return known

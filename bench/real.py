@@ -28,6 +28,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from time import perf_counter, process_time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench.allpairs import AllPairs, Found, Sizes
@@ -118,9 +119,11 @@ class NotingStore(BtrfsStore):
         super().__init__(location, Mode.READ, Role.SOURCE)
         self.noted: Measured = {}
 
-    def measure(self, diffs: Sequence[Diff]) -> Iterator[Measurement]:
-        """Yield exact lengths, and note them."""
-        for measurement in super().measure(diffs):
+    def measure(
+        self, diffs: Sequence[Diff], limits: Mapping[Diff, int] = MappingProxyType({})
+    ) -> Iterator[Measurement]:
+        """Yield lengths, and note them."""
+        for measurement in super().measure(diffs, limits):
             self.noted[measurement.diff] = measurement
             yield measurement
 
@@ -197,7 +200,7 @@ def measure_case(case: Case, directory: Path, runs: int) -> Result:
         sum(measured[diff].commands for diff in sent),
         [times for _, _, times in runs_of_both],
         cheapest({diff: found.bytes for diff, found in pairs.sizes.items()}, full)[0],
-        cheapest({diff: found.bytes for diff, found in measured.items()}, full)[0],
+        cheapest({diff: each.bytes for diff, each in measured.items() if each.finished}, full)[0],
     )
 
 

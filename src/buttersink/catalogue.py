@@ -39,6 +39,7 @@ class Exactness(StrEnum):
     MEASURED = "measured"  # by a metadata-only send: exact to the byte
     STORED = "stored"  # the diff lies there in this size
     BOUNDED = "bounded"  # no more than this, by the sizes of other diffs
+    UNFINISHED = "unfinished"  # no less than this: measuring it was broken off
     ESTIMATED = "estimated"  # a guess
 
 
@@ -73,7 +74,8 @@ class Measurement(NamedTuple):
     The exact length in bytes of a diff's stream, and of how many commands it consists.
 
     `clones` are those of the diff's clone sources that the stream takes data from, in their order.
-    `remembered` if that is known from an earlier run.
+    `remembered` if that is known from an earlier run. Not `finished` if it has at least so many
+    bytes and commands, and measuring was broken off.
     """
 
     diff: Diff
@@ -81,6 +83,12 @@ class Measurement(NamedTuple):
     commands: int
     clones: tuple[Uuid, ...] = ()
     remembered: bool = False
+    finished: bool = True
+
+    @property
+    def size(self) -> Size:
+        """The bytes and how they are known."""
+        return Size(self.bytes, Exactness.MEASURED if self.finished else Exactness.UNFINISHED)
 
 
 @dataclass(frozen=True, slots=True)

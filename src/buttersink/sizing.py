@@ -8,18 +8,23 @@ snapshots, whether dear ones get smaller by further clone sources. Or all sizes 
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from buttersink import planner
-from buttersink.catalogue import Exactness, Size
+from buttersink.catalogue import Exactness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from buttersink.catalogue import Diff, Measurement
+    from buttersink.catalogue import Diff, Measurement, Size
     from buttersink.planner.plan import Plan
     from buttersink.progress import Reporter
     from buttersink.stores.base import Store
+
+_NEARLY = 1.001  # times the least that a plan may cost: no need to look further
+_ROUNDS = 2  # of looking further; more of them have found next to nothing
 
 
 def plan_by_size(
@@ -49,10 +54,7 @@ def plan_by_size(
         return planner.make_plan(survey, _guessed(survey, source, limit), weights, limit)
     meter = _Meter(source, reporter)
     sizes, plain, room = _measured(survey, meter, limit)
-    plan = planner.make_plan(survey, sizes, weights, limit)
-    while guesses := plan.guesses:
-        sizes |= {each.diff: _size(each) for each in meter.measure(guesses)}
-        plan = planner.make_plan(survey, sizes, weights, limit)
+    plan = _settled(sizes, meter, lambda sizes: planner.make_plan(survey, sizes, weights, limit))
     if clones:
         plan = _with_clones(plan, survey, meter, room)
     reporter.measured(meter.measured, meter.candidates, meter.remembered)
@@ -77,18 +79,16 @@ class _Meter:
         self._reporter = reporter
         self.measured = self.remembered = self.candidates = 0
 
-    def measure(self, diffs: Sequence[Diff]) -> Iterator[Measurement]:
+    def measure(
+        self, diffs: Sequence[Diff], limits: Mapping[Diff, int] = MappingProxyType({})
+    ) -> Iterator[Measurement]:
         """Yield the size of each, in the source's order, telling how far it is."""
         self.candidates += len(diffs)
-        for measurement in self.source.measure(diffs):
+        for measurement in self.source.measure(diffs, limits):
             self.remembered += measurement.remembered
             self.measured += not measurement.remembered
             yield measurement
             self._reporter.measuring(self.measured + self.remembered, self.candidates)
-
-
-def _size(measurement: Measurement) -> Size:
-    return Size(measurement.bytes, Exactness.MEASURED)
 
 
 def _guessed(survey: planner.Survey, source: Store, limit: int | None) -> dict[Diff, Size]:
@@ -118,12 +118,35 @@ def _measured(
     plain: tuple[Diff, ...] = ()
     while pairs := measuring.next():
         plain = plain or pairs  # the first that are asked for
-        for measurement in meter.measure(pairs):
+        for measurement in meter.measure(pairs, measuring.limits(pairs)):
             measuring.learn(measurement)
     meter.candidates = measuring.candidates
     wanted = (s.uuid for s in (*(a.snapshot for a in survey.send), *survey.rehang))
     sizes = full_sends(wanted, {**survey.stored, **measuring.sizes}) | measuring.sizes
     return sizes, sum(sizes[diff].bytes for diff in plain), measuring.room
+
+
+def _settled(
+    sizes: dict[Diff, Size], meter: _Meter, make_plan: Callable[[Mapping[Diff, Size]], Plan]
+) -> Plan:
+    """
+    Return the plan when all that is in it is measured, which is added to `sizes`.
+
+    Diffs of which it is only known how long they are at least show what a plan would cost at least.
+    Those that make that much less than what the plan without them costs are measured first.
+    """
+    rounds = _ROUNDS
+    while True:
+        plan = bound = make_plan(sizes)
+        finished = {d: s for d, s in sizes.items() if s.exactness is not Exactness.UNFINISHED}
+        if len(finished) < len(sizes):
+            plan = make_plan(finished)
+            if plan.cost > bound.cost * _NEARLY and rounds:
+                plan, rounds = bound, rounds - 1
+        if not plan.guesses:
+            lower_bound = min(bound.lower_bound, plan.send_bytes)
+            return replace(plan, lower_bound=lower_bound, cost_bound=bound.cost_bound)
+        sizes |= {each.diff: each.size for each in meter.measure(plan.guesses)}
 
 
 def _with_clones(plan: Plan, survey: planner.Survey, meter: _Meter, room: int) -> Plan:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from buttersink import planner
-from buttersink.catalogue import Diff, Exactness, Size
+from buttersink.catalogue import Diff, Size
 from buttersink.errors import ConflictError, Error, NoSpaceError, printable
 from buttersink.planner.plan import Action, Plan, Step
 from buttersink.progress import Reporter, Transfer
@@ -46,7 +46,7 @@ def list_store(store: Store, options: Options, reporter: Reporter) -> Catalogue:
     if store.traits.measures and not options.estimate:
         unknown = list(dict.fromkeys(Diff(s.uuid, None) for s in listed if s.size is None))
         for measurement in store.measure(unknown):
-            sizes[measurement.diff.to] = Size(measurement.bytes, Exactness.MEASURED)
+            sizes[measurement.diff.to] = measurement.size
             reporter.measuring(len(sizes), len(unknown))
     return replace(
         found,

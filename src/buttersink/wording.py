@@ -29,6 +29,7 @@ Row = TypeVar("Row")
 _KIB = 1024
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _TIMES = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+_SIGNS = {Exactness.ESTIMATED: "~", Exactness.BOUNDED: "<", Exactness.UNFINISHED: ">"}
 
 
 class Column(NamedTuple, Generic[Row]):
@@ -261,7 +262,7 @@ def _known(size: Size | int | None) -> str:
         return "-"
     if isinstance(size, int):
         return size_text(size)
-    return ("~" if size.exactness is Exactness.ESTIMATED else "") + size_text(size.bytes)
+    return _SIGNS.get(size.exactness, "") + size_text(size.bytes)
 
 
 def size_text(count: float) -> str:

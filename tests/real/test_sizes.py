@@ -69,3 +69,25 @@ def test_measured_sizes_are_exact(source: Path, seed: int) -> None:
         for pair in pairs:
             with store.send(pair) as chunks:
                 assert sum(map(len, chunks)) == measured[pair], pair
+
+
+def test_a_diff_over_its_limit_is_only_said_to_be_longer(source: Path) -> None:
+    """The true length is no less than what is said, and short ones are measured all the same."""
+    live = create_subvolume(source / "live")
+    (source / "snaps").mkdir()
+    snapshot(live, source / "snaps" / "empty")
+    for number in range(5000):
+        (live / f"{number:04}").touch()
+    snapshot(live, source / "snaps" / "many")
+    with open_store(parse_location(f"{source}/snaps/".encode()), Mode.READ, Role.SOURCE) as store:
+        empty, many = (each.uuid for each in store.catalogue().snapshots)
+        there, back = Diff(many, empty), Diff(empty, many)
+        lengths = {each.diff: each for each in store.measure([there, back])}
+        limits = {there: 10_000, back: lengths[back].bytes}
+    with open_store(parse_location(f"{source}/snaps/".encode()), Mode.READ, Role.SOURCE) as store:
+        store.catalogue()
+        limited = {each.diff: each for each in store.measure([there, back], limits)}
+    assert limited[back] == lengths[back]
+    assert not limited[there].finished
+    assert 10_000 < limited[there].bytes < lengths[there].bytes
+    assert limited[there].commands < lengths[there].commands

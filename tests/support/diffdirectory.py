@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from buttersink.catalogue import (
@@ -26,7 +27,7 @@ from buttersink.planner import Weights
 from buttersink.stores.base import Mode, Store, Traits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from buttersink.catalogue import Measurement, Partial
@@ -65,7 +66,9 @@ class DiffDirectory(Store):
             snapshots[uuid] = Snapshot(uuid, uuid, None, None, notes["generation"], 0, name)
         return Catalogue(tuple(snapshots.values()), diffs=diffs)
 
-    def measure(self, diffs: Sequence[Diff]) -> Iterator[Measurement]:
+    def measure(
+        self, diffs: Sequence[Diff], limits: Mapping[Diff, int] = MappingProxyType({})
+    ) -> Iterator[Measurement]:
         """Have nothing to measure."""
         raise NotImplementedError
 

@@ -30,6 +30,11 @@ def test_is_the_shortest_way_from_a_full_send() -> None:
     }
 
 
+def test_does_not_follow_from_how_long_a_diff_is_at_least() -> None:
+    at_least = Size(5, Exactness.UNFINISHED)
+    assert full_sends([B], {Diff(A, None): measured(9), Diff(B, A): at_least}) == {}
+
+
 def test_needs_a_full_send_to_begin_with() -> None:
     assert full_sends([B], {Diff(B, A): measured(5), Diff(A, B): measured(5)}) == {}
 

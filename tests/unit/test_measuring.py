@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from buttersink.catalogue import Diff, Exactness, Measurement, Snapshot, Uuid
+from buttersink.catalogue import Diff, Exactness, Measurement, Size, Snapshot, Uuid
 from buttersink.planner import Arrival, Survey
 from buttersink.planner.candidates import candidates
 from buttersink.planner.measuring import Measuring
@@ -25,13 +25,15 @@ def sending(*numbers: int, held: tuple[int, ...] = ()) -> Survey:
     )
 
 
-def measured(survey: Survey, *, commands: int) -> tuple[Measuring, list[tuple[Diff, ...]]]:
+def measured(
+    survey: Survey, *, commands: int, scale: int = 1
+) -> tuple[Measuring, list[tuple[Diff, ...]]]:
     """Answer every question with so many commands; return the questions, too."""
     measuring, batches = Measuring(survey), []
     while batch := measuring.next():
         batches.append(batch)
         for diff in batch:
-            length = 1000 if diff.parent else 100_000
+            length = scale * (1000 if diff.parent else 100_000)
             measuring.learn(Measurement(diff, length, commands))
     return measuring, batches
 
@@ -51,14 +53,14 @@ def test_what_is_held_is_grown_out_of_but_not_asked_for() -> None:
 
 
 def test_a_small_history_is_measured_whole() -> None:
-    measuring, _batches = measured(sending(*range(1, 9)), commands=10)
+    measuring, _batches = measured(sending(*range(1, 9)), commands=10, scale=10_000)
     assert len(measuring.sizes) == measuring.candidates == 64
 
 
 def test_a_dear_one_is_measured_little_beyond_what_has_to_be() -> None:
     measuring, batches = measured(sending(*range(1, 101)), commands=50_000)
     assert len(batches[0]) == 100
-    assert measuring.asked <= 115
+    assert measuring.asked <= 170
     assert measuring.candidates > 400
 
 
@@ -112,6 +114,35 @@ def test_guesses_are_kept_as_guesses() -> None:
     measuring = Measuring(sending(1))
     measuring.guess(Diff(uuid(1), None), 5)
     assert measuring.sizes[Diff(uuid(1), None)].exactness is Exactness.ESTIMATED
+
+
+def test_a_try_that_is_much_dearer_than_another_way_is_not_measured_to_its_end() -> None:
+    branch = [made(n) for n in range(1, 31)]
+    branch += [replace(made(n), parent_uuid=uuid(2 * 10**6)) for n in range(31, 41)]
+    measuring = Measuring(Survey(send=tuple(Arrival(s, s.path) for s in branch)))
+    first = measuring.next()
+    assert measuring.limits(first) == {}
+    for diff in first:
+        measuring.learn(Measurement(diff, 1000 if diff.parent else 50_000, 1000))
+    tries = measuring.next()
+    assert {diff.to for diff in tries} == {uuid(31)}
+    assert measuring.limits(tries) == dict.fromkeys(tries, 1250)
+    measuring.learn(Measurement(tries[0], 1251, 100, finished=False))
+    assert measuring.sizes[tries[0]] == Size(1251, Exactness.UNFINISHED)
+
+
+def test_where_all_can_be_afforded_all_is_measured_to_its_end() -> None:
+    measuring = Measuring(sending(*range(1, 41)))
+    for diff in measuring.next():
+        measuring.learn(Measurement(diff, 10**9, 1))
+    assert measuring.limits(measuring.next()) == {}
+
+
+def test_a_limit_on_chains_may_need_dear_ones() -> None:
+    measuring = Measuring(sending(1, 2, 3), far=True)
+    for diff in measuring.next():
+        measuring.learn(Measurement(diff, 1000, 1))
+    assert measuring.limits(measuring.next()) == {}
 
 
 def test_those_come_first_that_promise_most() -> None:

@@ -106,6 +106,14 @@ class TestWhatIsRemembered:
         assert recall(cache, FULL, STEP, FROM_OUTSIDE, there=there) == [True] * 3
         assert told == []
 
+    def test_is_enough_where_it_is_more_than_a_limit(self, cache: Cache) -> None:
+        at_least = STEP._replace(finished=False)
+        remember(cache, at_least, there=index(ONE, TWO))
+        sizes = RememberedSizes(cache, FILESYSTEM, index(ONE, TWO))
+        assert sizes.get(STEP.diff, STEP.bytes - 1) == at_least._replace(remembered=True)
+        assert sizes.get(STEP.diff, STEP.bytes) is None
+        assert sizes.get(STEP.diff) is None
+
     def test_is_known_in_the_same_run_even_without_a_cache(self) -> None:
         sizes = RememberedSizes(None, FILESYSTEM, index(ONE, TWO))
         assert sizes.get(STEP.diff) is None
@@ -247,7 +255,7 @@ def put(make: Callable[[str], object]) -> Callable[[Cache], None]:
 
 def set_format(cache: Cache) -> None:
     database = sqlite3.connect(path_of(cache))
-    database.execute("PRAGMA user_version = 2")
+    database.execute("PRAGMA user_version = 99")
     database.close()
 
 
@@ -424,8 +432,8 @@ def half_written(cache: Cache, tmp_path: Path) -> None:
     writer = sqlite3.connect(path_of(cache), isolation_level=None)
     writer.execute("PRAGMA cache_size = 1")
     writer.execute("BEGIN")
-    many = ((number.to_bytes(500, "big"), "maker", 1, 1) for number in range(1000))
-    writer.executemany("INSERT INTO sizes VALUES (?, ?, ?, ?)", many)
+    many = ((number.to_bytes(500, "big"), "maker", 1, 1, 1) for number in range(1000))
+    writer.executemany("INSERT INTO sizes VALUES (?, ?, ?, ?, ?)", many)
     shutil.copytree(directory(cache), tmp_path / "copy")
     writer.close()
     shutil.rmtree(cache.directory)
@@ -438,7 +446,7 @@ def test_what_is_no_size_is_not_believed(cache: Cache) -> None:
     database = sqlite3.connect(path_of(cache))
     with database:
         database.execute("UPDATE sizes SET bytes = 'many'")
-        database.execute("INSERT INTO sizes SELECT x'00', maker, 1, 1 FROM sizes")
+        database.execute("INSERT INTO sizes SELECT x'00', maker, 1, 1, 1 FROM sizes")
     database.close()
     assert recall(cache, FULL, there=index(ONE)) == [False]
     remember(cache, FULL, there=index(ONE))

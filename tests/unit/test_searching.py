@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from buttersink.planner.candidates import Pair
 
 FULL = 10**6
+WORK = 100
 
 
 def line(count: int, *, parent: bytes = b"W", start: int = 0) -> list[Snapshot]:
@@ -25,18 +26,21 @@ def line(count: int, *, parent: bytes = b"W", start: int = 0) -> list[Snapshot]:
 
 
 def searched(
-    snapshots: list[Snapshot], size: Callable[[int, int], int], room: int
+    snapshots: list[Snapshot],
+    size: Callable[[int, int], int],
+    room: int,
+    allowance: int = 10**9,
 ) -> tuple[Search, list[Pair]]:
     """Answer all that is asked, after each snapshot's diff from what it grew out of."""
     tree = ancestry(snapshots, {})
     search = Search(tree, range(len(snapshots)), room)
     asked: list[Pair] = []
     for to, parent in enumerate(tree.before):
-        search.learn((to, parent), size(to, parent) if parent != NONE else FULL)
-    while batch := search.next(room - len(asked)):
+        search.learn((to, parent), size(to, parent) if parent != NONE else FULL, WORK)
+    while batch := search.next(room - len(asked), allowance - WORK * len(asked)):
         asked += batch
         for to, parent in batch:
-            search.learn((to, parent), size(to, parent))
+            search.learn((to, parent), size(to, parent), WORK)
     return search, asked
 
 
@@ -71,6 +75,21 @@ def test_a_branch_finds_where_it_began_with_few_tries() -> None:
     assert len(asked) <= 20
 
 
+def test_no_more_is_tried_than_may_be_worked() -> None:
+    snapshots = [*line(300), *line(20, parent=b"B", start=1000)]
+    search, asked = searched(snapshots, forked, room=960, allowance=20 * WORK)
+    assert len(asked) <= 20
+    assert abs(search.origins()[300] - 137) <= 20
+
+
+def test_what_is_nowhere_better_is_soon_given_up() -> None:
+    def hopeless(to: int, _parent: int) -> int:
+        return 500_000 if to == 150 else 1000
+
+    _search, asked = searched(line(200), hopeless, room=600)
+    assert 0 < len(asked) <= 12
+
+
 def test_what_forked_is_a_parent_too() -> None:
     snapshots = [*line(300), *line(20, parent=b"B", start=1000)]
     _search, asked = searched(snapshots, forked, room=960)
@@ -91,17 +110,17 @@ def test_where_all_is_clear_and_cheap_nothing_is_asked_for() -> None:
 def test_what_is_not_made_is_asked_for_only_as_parent() -> None:
     tree = ancestry([*line(30), *line(5, parent=b"B", start=100)], {})
     search = Search(tree, [30], room=90)
-    while batch := search.next(16):
+    while batch := search.next(16, 10**9):
         assert {to for to, _parent in batch} == {30}
         for to, parent in batch:
-            search.learn((to, parent), apart(to, parent))
+            search.learn((to, parent), apart(to, parent), WORK)
 
 
 def test_what_is_never_answered_is_not_asked_for_again() -> None:
     tree = ancestry([*line(30), *line(5, parent=b"B", start=100)], {})
     search = Search(tree, range(35), room=90)
     asked: list[Pair] = []
-    while batch := search.next(16):
+    while batch := search.next(16, 10**9):
         asked += batch
     assert asked
     assert len(set(asked)) == len(asked)

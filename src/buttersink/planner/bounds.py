@@ -24,6 +24,8 @@ def full_sends(wanted: Iterable[Uuid], sizes: Mapping[Diff, Size]) -> dict[Diff,
     """Return bounds of the full sends of wanted snapshots that have no size in `sizes`."""
     out: dict[Uuid | None, list[tuple[Uuid, int]]] = defaultdict(list)
     for diff, size in sizes.items():
+        if size.exactness is Exactness.UNFINISHED:  # may be much longer
+            continue
         out[diff.parent].append((diff.to, size.bytes))
     least: dict[Uuid, int] = {}
     waiting = [(length, to) for to, length in out[None]]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from buttersink.catalogue import Diff, Exactness, Size
+from buttersink.catalogue import Diff
 from buttersink.planner.lineage import NONE, Ancestry, ancestry
 from buttersink.planner.plan import Action, Plan, Reason, Step
 
@@ -123,7 +123,7 @@ class CloneSources:
         if taken is None:
             return step
         clones = tuple(self._known[uuid] for uuid in taken.diff.clones)
-        size = Size(taken.bytes, Exactness.MEASURED)
+        size = taken.size
         reason = replace(step.reason or Reason(), unshared=step.size)
         return replace(step, clones=clones, size=size, reason=reason)
 

@@ -5,10 +5,13 @@ First every snapshot's diff from what it grew out of: with those a plan can be m
 are that plan. Where a snapshot grew out of what is only guessed, or would cost a good part of the
 whole, a better origin is searched for, since much can be won. Then other candidates, those first
 that promise most: of dear snapshots, from near ones. That goes on for as long as measuring stays
-cheap beside sending, and never beyond a fixed number for each snapshot. Both are counted in
-commands: a measurement has as many as the send, which has to carry them out at the other end, too,
-and to move the data. Small histories and those of large files are measured whole, so their plan is
-the true minimum over all candidates; elsewhere what is left out can save next to nothing.
+cheap beside sending, and never beyond a fixed number for each snapshot.
+
+Both are counted in commands. A measurement has as many as the send, which has to carry them out at
+the other end, too, to move the data and to make all of it durable: so the first ones take a quarter
+of the time of sending at most (`python -m bench.real`). What turns out much dearer than what is
+known need not be measured to its end. Small histories and those of large files are measured whole,
+so their plan is the true minimum over all candidates; elsewhere what is left out saves little.
 """
 
 from __future__ import annotations
@@ -21,21 +24,26 @@ from buttersink.planner.lineage import NONE
 from buttersink.planner.searching import Search
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from buttersink.catalogue import Measurement, Uuid
     from buttersink.planner.candidates import Pair
     from buttersink.planner.surveying import Survey
 
-_ALWAYS = 10_000  # commands that optional measurements may have: about 0.1 s
-_SHARE = 8  # measuring may take one part in so many of sending
-_CARRY_OUT = 2  # sending a command takes so many times what measuring it takes (about 20 us)
-_DATA = 8192  # and moving so many bytes takes as long as one command measured
-_SEND = 100  # commands that starting one measurement counts for
-_BATCH = 16  # most optional measurements between two looks at what they have cost
+# The unit of work is what measuring one command takes, on two processors: about 50 us.
+_ALWAYS = 2000  # work that further measurements may take in any case: about 0.1 s
+_SHARE = 6  # and one part in so many of sending
+_CARRY_OUT = 4  # work of sending one command
+_DATA = 8192  # bytes that move in the time of one
+_TRANSFER = 600  # work of sending anything at all: two processes, and a file system synced
+_START = 100  # work of measuring anything at all
+_BATCH = 16  # most further measurements between two looks at what they have cost
 _MOST = 8  # measurements for each snapshot to send
 _MOST_OF_FEW = 12  # measurements where that is fewer than this: for a single one
 _FOR_CLONES = 2  # of those, kept for looking for clone sources when the diff is chosen
 _SEARCH = 5  # those of them after which nothing is searched for any more
 _SEARCH_OF_FEW = 9
+_DEARER = 1.25  # a diff so many times as long as the cheapest known is hardly ever in a plan
 
 
 class Measuring:
@@ -65,11 +73,12 @@ class Measuring:
         self._bound = max(_MOST_OF_FEW, self._most)
         self._most_searched = max(_SEARCH_OF_FEW, _SEARCH * len(goals))
         self.sizes: dict[Diff, Size] = {}
+        self._cheapest: dict[int, int] = {}  # from what is older
         self._asked: set[Pair] = set()
         self._search = Search(self._tree, self._made, self._most_searched - len(goals))
         self._first = [(index, self._tree.before[index]) for index in sorted(self._made)]
         self._left: list[Pair] | None = None  # optional ones, the best last
-        self._allowance = 0.0
+        self._allowance: float = _ALWAYS
         self._work = 0
 
     @property
@@ -91,17 +100,35 @@ class Measuring:
         """Return what to measure now, in any order; empty when enough is known."""
         batch, self._first = self._first, []
         if not batch and self._left is None:
-            batch = self._search.next(self._most_searched - self.asked)
+            most = min(_BATCH, self._most_searched - self.asked)
+            batch = self._search.next(most, self._allowance)
         if not batch:
             batch = self._optional()
         self._asked.update(batch)
         return tuple(diff_of(self._tree, pair) for pair in batch)
 
+    def limits(self, diffs: Sequence[Diff]) -> dict[Diff, int]:
+        """
+        Return after how many bytes diffs from a parent need not be measured to their end.
+
+        Those are tries of the search that turn out much dearer than another diff that makes the
+        same snapshot from nothing or an older one. If one is in a plan all the same, it can be
+        measured then. Other candidates are near, and not as dear. Where everything can be afforded
+        everything is measured.
+        """
+        affordable = (self._most - self.asked) * self._work / max(1, len(self.sizes))
+        if self._far or self._left is not None or self._allowance > affordable:
+            return {}
+        return {
+            diff: int(_DEARER * self._cheapest[to])
+            for diff in diffs
+            if diff.parent and (to := self._index[diff.to]) in self._cheapest
+        }
+
     def _optional(self) -> list[Pair]:
         """Return the most promising of what is left, as many as can be afforded."""
         if self._left is None:
             self._left = self._by_promise()
-            self._allowance = _ALWAYS + max(0.0, self._allowance)
         each = self._work / max(1, len(self.sizes))  # guesses cost nothing
         affordable = int(self._allowance / each) if each else _BATCH
         room = len(self._left) if self._far else self._most - self.asked
@@ -111,31 +138,31 @@ class Measuring:
     def _by_promise(self) -> list[Pair]:
         """Return all other candidates, those last that are near and make what is dear so far."""
         tree = self._tree.rehung(self._search.origins())
-        cheapest: dict[int, int] = {}
-        for diff, size in self.sizes.items():
-            to = self._index[diff.to]
-            cheapest[to] = min(size.bytes, cheapest.get(to, size.bytes))
         apart = distances(tree, self._made, far=self._far)
 
         def promise(pair: Pair) -> tuple[float, int, Pair]:
-            return cheapest.get(pair[0], 0) / apart[pair] ** 2, -apart[pair], pair
+            return self._cheapest.get(pair[0], 0) / apart[pair] ** 2, -apart[pair], pair
 
         return sorted((pair for pair in apart if pair not in self._asked), key=promise)
 
     def learn(self, measurement: Measurement) -> None:
         """Take what one measurement has found."""
-        self._take(measurement.diff, Size(measurement.bytes, Exactness.MEASURED))
-        work = measurement.commands + _SEND
+        work = measurement.commands + _START
+        self._take(measurement.diff, measurement.size, work)
         self._work += work
-        self._allowance -= work
-        if self._left is None:
-            sending = measurement.commands * _CARRY_OUT + measurement.bytes / _DATA
+        if self.asked <= len(self._made):  # what each snapshot grew out of: nearly the plan
+            sending = measurement.commands * _CARRY_OUT + measurement.bytes / _DATA + _TRANSFER
             self._allowance += sending / _SHARE
+        else:
+            self._allowance -= work
 
     def guess(self, diff: Diff, length: int) -> None:
         """Take a rough size instead."""
         self._take(diff, Size(length, Exactness.ESTIMATED))
 
-    def _take(self, diff: Diff, size: Size) -> None:
+    def _take(self, diff: Diff, size: Size, work: int = 0) -> None:
         self.sizes[diff] = size
-        self._search.learn((self._index[diff.to], self._index[diff.parent]), size.bytes)
+        to, parent = pair = self._index[diff.to], self._index[diff.parent]
+        if parent < to:
+            self._cheapest[to] = min(size.bytes, self._cheapest.get(to, size.bytes))
+        self._search.learn(pair, size.bytes, work)

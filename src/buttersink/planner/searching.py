@@ -7,20 +7,24 @@ place where it forked off is small. So each snapshot of guessed origin is tried 
 growing distances in time, and then half-way between the best found and their known neighbours, in
 time and along the line of each, until all around the best is known. What costs most is searched
 first. Then what would still cost a good part of the whole (what returns after long absence is near
-something old) is searched likewise, among newer snapshots too.
+something old) is searched likewise, among newer snapshots too, if first tries find anything better.
+
+A try takes about as much work as measuring the best known so far, since it need not be measured
+beyond that.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import defaultdict, deque
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from buttersink.planner.arborescence import minimum_arborescence
 from buttersink.planner.lineage import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from buttersink.planner.candidates import Pair
     from buttersink.planner.lineage import Ancestry
@@ -32,6 +36,7 @@ _ROUNDS = 48  # rounds that the measurements are spread over, so that the deares
 _PLANS = 4  # times to look what is still dear
 _DEAR = 100  # a diff over this part of the whole is worth a search
 _PART = 8  # if it is also over this part of a full send
+_SPARSE = 3  # least ratio between the distances first tried for those
 
 
 class Search:
@@ -58,31 +63,54 @@ class Search:
         self._round = max(_BACK * _BEST, room // _ROUNDS)
         self._plans = _PLANS
         self._guessed = [index for index in sorted(made) if tree.guessed[index]]
-        tries = max(2, room // max(1, len(self._guessed)) // 2)
-        self._ratio = max(_SPREAD, len(tree.before) ** (1 / tries))
-        self._ready = [pair for index in self._guessed for pair in self._begin(index, index)]
-        self._open = set(self._guessed)
+        self._room = room
+        self._work: dict[int, int] = {}
+        self._open: set[int] = set()
+        self._before: dict[int, int] = {}
+        self._ready: deque[Pair] | None = None
 
-    def learn(self, pair: Pair, length: int) -> None:
-        """Take a size in bytes, whoever asked for it."""
+    def learn(self, pair: Pair, length: int, work: int) -> None:
+        """Take a size in bytes, whoever asked for it, and what work it was to measure it."""
         to, parent = pair
+        if length < self._cheapest(to) or not self._sizes[to]:
+            self._work[to] = work
         self._sizes[to][parent] = length
 
-    def next(self, most: int) -> list[Pair]:
-        """Return at most so many further pairs to measure; empty when the search is over."""
-        while True:
+    def next(self, most: int, allowance: float) -> list[Pair]:
+        """
+        Return at most so many further pairs to measure; empty when the search is over.
+
+        None for which the work is more than what the others leave of the allowance.
+        """
+        if self._ready is None:
+            self._ready = deque(self._first(allowance))
+        batch: list[Pair] = []
+        while len(batch) < most:
+            if not self._ready and batch:
+                break
             if not self._ready:
-                self._ready = list(self._closer())
+                self._ready.extend(self._closer())
             if not self._ready and self._plans:
                 self._plans -= 1
-                self._ready = list(self._dear())
-            batch, self._ready = self._ready[:most], self._ready[most:]
-            new = [pair for pair in batch if self._is_new(pair)]
-            if new or not batch:
-                return new
+                self._ready.extend(self._dear())
+            if not self._ready:
+                break
+            to, parent = self._ready.popleft()
+            work = self._work.get(to, 0)
+            if self._is_new(to, parent) and work <= allowance:
+                allowance -= work
+                batch.append((to, parent))
+        return batch
 
-    def _is_new(self, pair: Pair) -> bool:
-        to, parent = pair
+    def _first(self, allowance: float) -> Iterator[Pair]:
+        """Yield the first tries for those of guessed origin, the more the more there is room."""
+        each = sum(self._work.get(index, 0) for index in self._guessed)
+        rounds = self._room // max(1, len(self._guessed))
+        rounds = min(rounds, int(allowance // each)) if each else rounds
+        ratio = max(_SPREAD, len(self._tree.before) ** (1 / max(2, rounds // 2)))
+        yield from self._begin({index: index for index in self._guessed}, ratio)
+
+    def _is_new(self, to: int, parent: int) -> bool:
         known = parent in self._tried[to] or parent in self._sizes[to]
         self._tried[to].add(parent)
         return not known and to in self._made
@@ -95,12 +123,25 @@ class Search:
             if (older := {p: s for p, s in self._sizes[index].items() if NONE < p < index})
         }
 
-    def _begin(self, index: int, end: int) -> Iterator[Pair]:
-        """Take up a search among those of its family before `end`; yield what to try first."""
-        self._end[index] = end
+    def _begin(self, ends: Mapping[int, int], ratio: float) -> Iterator[Pair]:
+        """
+        Take up searches, for each snapshot among those of its family before an end.
+
+        Yields what to try first, in turns.
+        """
+        self._end |= ends
+        self._open |= ends.keys()
+        self._before |= {index: self._cheapest(index) for index in ends}
+        dearest = sorted(ends, key=lambda index: (-self._cheapest(index), index))
+        ways = [self._outwards(index, ends[index], ratio) for index in dearest]
+        for turn in zip_longest(*ways):
+            yield from (pair for pair in turn if pair)
+
+    def _outwards(self, index: int, end: int, ratio: float) -> Iterator[Pair]:
+        """Yield pairs that make a snapshot, from others at growing distances in time."""
         family = self._family[index]
         here = bisect_left(family, index)
-        for distance in _growing(max(here, len(family) - here), self._ratio):
+        for distance in _growing(max(here, len(family) - here), ratio):
             if distance <= here:
                 yield index, family[here - distance]
             if here + distance < len(family) and family[here + distance] < end:
@@ -117,6 +158,8 @@ class Search:
             new = set(self._around_best(index, origins, forks)) - self._sizes[index].keys()
             new = {parent for parent in new - self._tried[index] if parent < self._end[index]}
             new.discard(index)
+            if self._cheapest(index) >= self._before[index] and not self._tree.guessed[index]:
+                new.clear()  # nothing better far and wide
             yield from ((index, parent) for parent in sorted(new))
             if not new:
                 self._open.remove(index)
@@ -150,11 +193,13 @@ class Search:
         total = sum(plan.values())
         full = max((sizes[NONE] for sizes in self._sizes.values() if NONE in sizes), default=0)
         everything = len(self._tree.before)
-        for index, size in plan.items():
-            searched = self._tree.before[index] == NONE or self._end.get(index) == everything
-            if size * _DEAR > total and size * _PART > full and not searched:
-                self._open.add(index)
-                yield from self._begin(index, everything)
+        dear = {
+            index: everything
+            for index, size in plan.items()
+            if size * _DEAR > total and size * _PART > full
+            if self._tree.before[index] != NONE and self._end.get(index) != everything
+        }
+        yield from self._begin(dear, _SPARSE)
 
     def _plan(self) -> dict[int, int]:
         """Return what each snapshot costs in the cheapest plan from the sizes known."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from buttersink.errors import UsageError
 from buttersink.planner.costs import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -132,10 +133,13 @@ class Store(ABC):
         """Read everything once; later methods speak of what the last reading found."""
 
     @abstractmethod
-    def measure(self, diffs: Sequence[Diff]) -> Iterator[Measurement]:
+    def measure(
+        self, diffs: Sequence[Diff], limits: Mapping[Diff, int] = MappingProxyType({})
+    ) -> Iterator[Measurement]:
         """
         Yield the exact length of each diff's stream as soon as it is known.
 
+        Of one that is longer than its limit in bytes, if it has one, it is enough to know that.
         The order is the store's. Sends no data and changes nothing but what the store's cache
         holds. `SendError` names the pair.
         """

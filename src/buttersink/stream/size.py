@@ -16,6 +16,7 @@ Sizes are remembered between runs: a change to what comes out here needs another
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 from buttersink.errors import StreamError
@@ -62,6 +63,9 @@ class StreamSize:
     """
     Adds up the length of the real stream while a metadata-only one (version 1) is fed.
 
+    Args:
+        limit: Bytes, of the real stream, after which nothing more is of interest.
+
     Attributes:
         commands: How many commands have come.
         doubts: Files that may make the real stream longer; complete after `result`.
@@ -71,7 +75,8 @@ class StreamSize:
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = sys.maxsize if limit is None else limit  # with what is in the surplus
         self.doubts: list[Doubt] = []
         self.surplus: list[Doubt] = []
         self.owner_changes: list[OwnerChange] = []
@@ -95,7 +100,12 @@ class StreamSize:
     @property
     def so_far(self) -> int:
         """Bytes that the real stream has at least."""
-        return self._bytes
+        return self._bytes - sum(each.length for each in self.surplus)
+
+    @property
+    def over(self) -> bool:
+        """Whether the stream has more bytes than the limit, so that the rest is left out."""
+        return self._bytes > self._limit and not self._ended
 
     def feed(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes; `StreamError` if they are no metadata-only stream."""
@@ -115,7 +125,8 @@ class StreamSize:
         """Add up the whole commands from `position`; return where the first cut one is."""
         unpack, last = commands.COMMAND_HEADER.unpack_from, len(data)
         look_into, total, count = self._look_into, 0, 0
-        while position + _HEAD <= last and not self._ended:
+        most = self._limit - self._bytes
+        while position + _HEAD <= last and total <= most and not self._ended:
             length, command, _crc = unpack(data, position)
             after = position + _HEAD + length
             if after > last:
@@ -124,6 +135,7 @@ class StreamSize:
             count += 1
             if command in look_into:
                 total += look_into[command](data[position + _HEAD : after])
+                most = self._limit - self._bytes
             position = after
         self._bytes += total
         self.commands += count
@@ -157,6 +169,7 @@ class StreamSize:
         if path == self._file:
             if size == self._last:
                 self.surplus.append(Doubt(path, size))
+                self._limit += self.surplus[-1].length
             self._last = self._top
         return 0
 

@@ -60,16 +60,24 @@ class RememberedSizes:
         self._new: dict[bytes, Length] = {}
         self._written = time.monotonic()
 
-    def get(self, diff: Diff) -> Measurement | None:
-        """Return what is known of a diff; of one with clone sources, which are few, nothing."""
+    def get(self, diff: Diff, limit: int | None = None) -> Measurement | None:
+        """
+        Return what is known of a diff; of one with clone sources, which are few, nothing.
+
+        That it has more bytes than a limit, if there is one, is enough.
+        """
         length = None if diff.clones else self._known.get(self._key(diff))
-        return Measurement(diff, *length, remembered=True) if length else None
+        if length is None or not (length.finished or (limit is not None and length.bytes > limit)):
+            return None
+        size, commands, finished = length
+        return Measurement(diff, size, commands, remembered=True, finished=finished)
 
     def add(self, measurement: Measurement) -> None:
         """Remember what was measured without clone sources."""
         if measurement.diff.clones:
             return
-        key, length = self._key(measurement.diff), Length(measurement.bytes, measurement.commands)
+        key = self._key(measurement.diff)
+        length = Length(measurement.bytes, measurement.commands, measurement.finished)
         self._known[key] = self._new[key] = length
         if time.monotonic() - self._written >= _PAUSE:
             self.close()

@@ -23,14 +23,20 @@ PIPE_BYTES = 1024 * 1024  # what an unprivileged process may ask for: pipe(7), p
 
 @contextmanager
 def sending(
-    fd: int, *, parent: int, clones: Sequence[int] = (), flags: int = 0
+    fd: int,
+    *,
+    parent: int,
+    clones: Sequence[int] = (),
+    flags: int = 0,
+    ahead: int = PIPE_BYTES,
 ) -> Iterator[Iterator[memoryview]]:
     """
     Send the read-only subvolume at `fd`, as a difference to subvolume `parent` if that is not 0.
 
     `clones` are the numbers of further subvolumes that data may be taken from. Yields an iterator
     over the stream; each view is valid until the next is asked for, and the end of the stream
-    without `OSError` means that the kernel ended it. Leaving early stops the kernel.
+    without `OSError` means that the kernel ended it. Leaving early stops the kernel, which is by
+    then up to `ahead` bytes further.
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     failures: list[OSError] = []
@@ -44,7 +50,7 @@ def sending(
         finally:
             os.close(write_end)
 
-    fcntl.fcntl(read_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    fcntl.fcntl(read_end, fcntl.F_SETPIPE_SZ, ahead)
     thread = threading.Thread(target=run, name="btrfs-send")
     thread.start()
     try:

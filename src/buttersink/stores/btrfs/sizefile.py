@@ -23,26 +23,29 @@ if TYPE_CHECKING:
 
     from buttersink.stores.base import Cache
 
-_FORMAT = 1  # of the table; another one is another program's
+_FORMAT = 2  # of the table; another one is another program's
 _PATIENCE = 0.5  # seconds to wait for another run that is writing; that takes milliseconds
 _DAMAGED = (1, 11, 26)  # SQLITE_ERROR: no such table, SQLITE_CORRUPT, SQLITE_NOTADB
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS sizes (
-    key BLOB PRIMARY KEY, maker TEXT NOT NULL, bytes INTEGER NOT NULL, commands INTEGER NOT NULL
+    key BLOB PRIMARY KEY, maker TEXT NOT NULL,
+    bytes INTEGER NOT NULL, commands INTEGER NOT NULL, finished INTEGER NOT NULL
 ) WITHOUT ROWID"""
 _SELECT = """
-SELECT key, bytes, commands FROM sizes
-WHERE maker = ? AND (typeof(key), typeof(bytes), typeof(commands)) = ('blob', 'integer', 'integer')
+SELECT key, bytes, commands, finished FROM sizes
+WHERE maker = ? AND finished IN (0, 1)
+AND (typeof(key), typeof(bytes), typeof(commands)) = ('blob', 'integer', 'integer')
 """
 
 
 class Length(NamedTuple):
-    """What was measured of a diff: the bytes and the commands of its stream."""
+    """What was measured of a diff: the bytes and commands of its stream, or so many at least."""
 
     bytes: int
     commands: int
+    finished: bool = True
 
 
 class SizeFile:
@@ -73,7 +76,7 @@ class SizeFile:
         ):
             if _format(database):
                 rows = database.execute(_SELECT, (self._maker,))
-                return {key: Length(size, commands) for key, size, commands in rows}
+                return {key: Length(size, count, bool(all_)) for key, size, count, all_ in rows}
         return {}
 
     def save(self, new: Mapping[bytes, Length], gone: Iterable[bytes]) -> None:
@@ -88,7 +91,7 @@ class SizeFile:
             database.execute("DELETE FROM sizes WHERE maker != ?", (self._maker,))
             database.executemany("DELETE FROM sizes WHERE key = ?", ((key,) for key in gone))
             database.executemany(
-                "INSERT OR REPLACE INTO sizes VALUES (?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO sizes VALUES (?, ?, ?, ?, ?)",
                 ((key, self._maker, *length) for key, length in new.items()),
             )
             database.execute("COMMIT")

@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from buttersink.catalogue import Measurement
@@ -31,9 +32,10 @@ from buttersink.stores.btrfs.directory import (
 )
 from buttersink.stores.btrfs.index import Index
 from buttersink.stores.btrfs.pair import Pair
+from buttersink.stores.btrfs.sending import PIPE_BYTES, sending
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from buttersink.catalogue import Catalogue, Diff, Partial, Snapshot
     from buttersink.location import Location
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 # Waking up for each command of a metadata-only send costs as much as the kernel's work for it.
 _FULL, _NAP = 64 * 1024, 0.0005  # bytes, seconds
+_LITTLE = 16 * 1024  # bytes of such a stream that the kernel may make in vain
 
 
 class BtrfsStore(Store):
@@ -113,18 +116,20 @@ class BtrfsStore(Store):
         self._index = Index(found, quota, directory, self._single)
         return self._index.catalogue
 
-    def measure(self, diffs: Sequence[Diff]) -> Iterator[Measurement]:
+    def measure(
+        self, diffs: Sequence[Diff], limits: Mapping[Diff, int] = MappingProxyType({})
+    ) -> Iterator[Measurement]:
         """Yield exact lengths: first those remembered, then those of metadata-only sends."""
         if not diffs:
             return
         remembered = self._remembered()
         unknown = []
         for diff in diffs:
-            if known := remembered.get(diff):
+            if known := remembered.get(diff, limits.get(diff)):
                 yield known
             else:
                 unknown.append(diff)
-        for found in self._measure_all(unknown) if unknown else ():
+        for found in self._measure_all(unknown, limits) if unknown else ():
             remembered.add(found)
             yield found
 
@@ -136,13 +141,17 @@ class BtrfsStore(Store):
             self._remembered_or_none = RememberedSizes(self._cache, filesystem, self._index)
         return self._remembered_or_none
 
-    def _measure_all(self, diffs: Sequence[Diff]) -> Iterator[Measurement]:
+    def _measure_all(
+        self, diffs: Sequence[Diff], limits: Mapping[Diff, int]
+    ) -> Iterator[Measurement]:
         """Measure one diff per processor at a time."""
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
         left = threading.Event()
         with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-            running = [threads.submit(self._measure, diff, left) for diff in diffs]
+            running = [
+                threads.submit(self._measure, diff, limits.get(diff), left) for diff in diffs
+            ]
             try:
                 for measurement in as_completed(running):
                     yield measurement.result()
@@ -150,15 +159,18 @@ class BtrfsStore(Store):
                 left.set()
                 threads.shutdown(wait=False, cancel_futures=True)
 
-    def _measure(self, diff: Diff, left: threading.Event) -> Measurement:
-        """Measure one diff, unless whoever asked has left."""
+    def _measure(self, diff: Diff, limit: int | None, left: threading.Event) -> Measurement:
+        """Measure one diff, unless whoever asked has left, or it has more bytes than the limit."""
         from buttersink.stream import StreamSize
 
-        length = StreamSize()
+        length = StreamSize(limit)
         with self._opened(diff) as (fds, ids):
-            with closing(self._kernel_stream(diff, fds, ids, ioctl.SEND_NO_FILE_DATA)) as chunks:
+            flags, ahead = ioctl.SEND_NO_FILE_DATA, PIPE_BYTES if limit is None else _LITTLE
+            with closing(self._kernel_stream(diff, fds, ids, flags, ahead)) as chunks:
                 for chunk in chunks:
                     length.feed(chunk)
+                    if length.over:
+                        return Measurement(diff, length.so_far, length.commands, finished=False)
                     if left.is_set():
                         raise SendError("not measured", where=self.location, why="interrupted")
                     if len(chunk) < _FULL:
@@ -201,7 +213,7 @@ class BtrfsStore(Store):
             restore_mode = (
                 (lambda *change: pair.lost_mode(OwnerChange(*change))) if parent else None
             )
-            with closing(self._kernel_stream(diff, fds, ids, 0)) as chunks:
+            with closing(self._kernel_stream(diff, fds, ids)) as chunks:
                 yield _rewritten(chunks, Rewriter(identity, restore_mode))
 
     @contextmanager
@@ -219,14 +231,17 @@ class BtrfsStore(Store):
             yield fds, (snapshot.subvolume_id, parent.subvolume_id if parent else 0)
 
     def _kernel_stream(
-        self, diff: Diff, fds: list[int], ids: tuple[int, int], flags: int
+        self,
+        diff: Diff,
+        fds: list[int],
+        ids: tuple[int, int],
+        flags: int = 0,
+        ahead: int = PIPE_BYTES,
     ) -> Generator[memoryview]:
         """Yield the kernel's stream; its refusal becomes an error that names the pair."""
-        from buttersink.stores.btrfs.sending import sending
-
         clones = [self._index[uuid].subvolume_id for uuid in diff.clones]
         try:
-            with sending(fds[0], parent=ids[1], clones=clones, flags=flags) as chunks:
+            with sending(fds[0], parent=ids[1], clones=clones, flags=flags, ahead=ahead) as chunks:
                 yield from chunks
         except OSError as error:
             why = error.strerror or str(error)
