@@ -2,8 +2,8 @@
 Every pair of snapshots of a directory, measured as far as it takes to know the cheapest choice.
 
 A diff between snapshots far apart takes the kernel a second where there are many, and there are
-40,000 pairs of 200. But a stream that is already longer than twice a diff known to make the same
-snapshot need not be read to its end: so much it is at least. A choice that is the cheapest with
+40,000 pairs of 200. But a stream that is already longer than a diff known to make the same snapshot
+need not be read to its end: so much it is at least. A choice that is the cheapest with
 such bounds in place of sizes, and has none of them in it, is the cheapest. Otherwise those in it
 are measured to their end, and it is chosen again.
 """
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from buttersink.catalogue import Snapshot, Uuid
-
-_DEARER = 2  # times the cheapest diff known, after which a stream is not read on
 
 
 class Found(NamedTuple):
@@ -67,13 +65,13 @@ class AllPairs:
             yield store
 
     def _measure_all(self) -> Sizes:
-        """Measure each snapshot from the one before it, then every other pair within that limit."""
+        """Measure neighbours in time, then every other pair within the limit that these set."""
         uuids = list(self._snapshots)
         sizes = self._exact([Diff(uuid, None) for uuid in uuids])
-        sizes |= self._exact(map(Diff, uuids[1:], uuids))
+        sizes |= self._exact([*map(Diff, uuids[1:], uuids), *map(Diff, uuids, uuids[1:])])
         limits: dict[Uuid, int] = {}
         for diff, found in sizes.items():
-            limits[diff.to] = min(limits.get(diff.to, found.bytes), _DEARER * found.bytes)
+            limits[diff.to] = min(limits.get(diff.to, found.bytes), found.bytes)
         left = [diff for pair in permutations(uuids, 2) if (diff := Diff(*pair)) not in sizes]
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             bounds = threads.map(lambda diff: self._up_to(diff, limits[diff.to]), left)
