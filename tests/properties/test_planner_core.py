@@ -214,7 +214,7 @@ class TestCheapestChains:
     def test_is_near_the_optimum_of_an_integer_program(
         self, kind: str, prices: tuple[float, float]
     ) -> None:
-        network = of_history(kind, 16, 1, hop=prices[0], chain=prices[1])
+        network = of_history(kind, 24, 1, hop=prices[0], chain=prices[1])
         assert cheapest_chains(network).cost <= 1.005 * optimum(network)
 
     @settings(max_examples=100)
