@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from buttersink.planner.network import Network
 
 _ROUNDS = 30
-_WORK = 2**18  # nodes times rounds, so that large families take no minutes
+_WORK = 2**17  # nodes times rounds, so that large families take no minutes
 _NEARLY = 20  # the part of the nodes that may still be too deep when a tree is made to fit
 
 
@@ -33,10 +33,16 @@ def shortened(network: Network, tree: Tree, limit: int, names: Sequence[int]) ->
         ValueError: A wanted node cannot be reached like that; it is called by its name.
 
     """
-    found = [_fewest(network, limit, names).descend(limit), *_priced(network, tree, limit)]
+    return min(_found(network, tree, limit, names), key=lambda tree: tree.cost)
+
+
+def _found(network: Network, tree: Tree, limit: int, names: Sequence[int]) -> Iterator[Tree]:
+    """Yield trees within the limit, one at a time, since large ones take much memory."""
+    yield _fewest(network, limit, names).descend(limit)
+    yield from _priced(network, tree, limit)
     entering = uncrossed(network, tree, limit)
-    found += [Tree(network, entering).descend(limit)] if entering else []
-    return min(found, key=lambda tree: tree.cost)
+    if entering is not None:
+        yield Tree(network, entering).descend(limit)
 
 
 def _fewest(network: Network, limit: int, names: Sequence[int]) -> Tree:

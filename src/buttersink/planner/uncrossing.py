@@ -3,8 +3,8 @@ A tree of diffs laid in a row and made anew without crossings, under a limit on 
 
 What is stored, from nothing on, stays as it is. The other snapshots are laid in a row in the order
 in which the tree at hand has no crossings: its longest way from end to end, and each branch where
-it begins. Jumps that are too far do not count, and families that are too large or branch too much
-are left alone, so that time and memory stay bounded.
+it begins. Jumps that are too far do not count, and families that are too large are left alone, so
+that time and memory stay bounded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from buttersink.planner.rehanging import Tree
 
 _FARTHEST = 64  # the longest jump along a row, in places
-_WORK = 2**23  # most values of one row, each of some 100 ns and 40 bytes for every jump or place
+_ENDS = 64  # most ends of branches where the row may be divided
+_WORK = 2**15  # places times limit: some 4 s and 200 MB
 
 
 def uncrossed(network: Network, tree: Tree, limit: int) -> list[int] | None:
@@ -32,9 +33,9 @@ def uncrossed(network: Network, tree: Tree, limit: int) -> list[int] | None:
     """
     line = _Line(network, tree, limit)
     order, ends = line.order()
-    if limit * len(order) * (_FARTHEST + len(ends)) > _WORK:
+    if limit * len(order) > _WORK:
         return None
-    arcs = line.row(order, ends).cheapest()
+    arcs = line.row(order, ends[:: 1 + len(ends) // _ENDS]).cheapest()
     if arcs is None:
         return None
     entering = list(tree.entering)
