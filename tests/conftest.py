@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import uuid
 from contextlib import ExitStack
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import s3servers
 from tests.support.loopfs import LoopFilesystem, loop_filesystem
+from tests.support.serving import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.support.s3servers import Bucket, Server
 
 settings.register_profile(
     "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -22,12 +28,73 @@ settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
+S3_SERVERS = ("moto", "rclone")  # which need no root and nothing but pip
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--s3", choices=["ceph"], help="test on this S3 server, too; needs root")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what uses an S3 server on every one."""
+    if "s3_server" in metafunc.fixturenames:
+        servers: list[object] = [*S3_SERVERS]
+        if more := metafunc.config.getoption("--s3"):
+            servers.append(pytest.param(more, marks=pytest.mark.root))
+        metafunc.parametrize("s3_server", servers, indirect=True)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let no command that a test runs see what the user's own runs remember, or add to it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_account() -> Iterator[None]:
+    """Let no test meet an account or a proxy that the user's environment names."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        for name in ("NO_PROXY", "no_proxy"):
+            patch.setenv(name, HOST)
+        yield
+
+
+class StartedServer(Protocol):
+    """Returns the S3 server of this name, which runs from its first use to the session's end."""
+
+    def __call__(self, name: str) -> Server:
+        """Start it if it does not run yet."""
+
+
+@pytest.fixture(scope="session")
+def s3_servers(
+    tmp_path_factory: pytest.TempPathFactory, _no_account: None
+) -> Iterator[StartedServer]:
+    with ExitStack() as stack:
+
+        @cache
+        def started(name: str) -> Server:
+            directory = tmp_path_factory.mktemp(name)
+            return stack.enter_context(s3servers.START[name](directory))
+
+        yield started
+
+
+@pytest.fixture
+def s3_server(request: pytest.FixtureRequest, s3_servers: StartedServer) -> Server:
+    return s3_servers(request.param)
+
+
+@pytest.fixture
+def s3(s3_server: Server) -> Iterator[Bucket]:
+    """A bucket for this test alone, on each of the servers in turn."""
+    bucket = s3_server.bucket(f"test-{uuid.uuid4().hex}")
+    yield bucket
+    bucket.remove()
 
 
 class MakeFilesystem(Protocol):

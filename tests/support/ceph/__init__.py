@@ -1,1 +1,1 @@
-"""A Ceph of one node for the tests, from Debian's packages: `tree` gets them, `cluster` runs them."""
+"""A Ceph of one node, from Debian's packages: `tree` gets them, `cluster` runs them."""

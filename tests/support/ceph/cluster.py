@@ -163,7 +163,8 @@ class _Node:
         """Run a daemon until the cluster ends."""
         return self.stack.enter_context(
             running(
-                *("chroot", self.root, program, "-c", f"/{DATA}/ceph.conf", "-f", *arguments),
+                *("chroot", self.root),
+                *(program, "-c", f"/{DATA}/ceph.conf", "-f", *arguments),
                 log=self.directory / f"{program}.log",
                 environment={},
             )
