@@ -277,12 +277,19 @@ def test_an_upload_that_is_cut_keeps_its_finished_parts(s3: Bucket) -> None:
             assert part["ETag"] == first["ETag"]
 
 
-@pytest.mark.parametrize("name", ["moto", "rclone"])
-def test_a_server_that_is_paused_ends_all_the_same(name: str, tmp_path: Path) -> None:
-    with START[name](tmp_path) as server:
-        server.pause()
+def test_nothing_is_left_of_a_server_even_if_it_was_paused(
+    s3_server: Server, tmp_path: Path
+) -> None:
+    """It is a second one; the first goes on."""
+    with START[s3_server.name](tmp_path) as second:
+        second.bucket("lost")
+        second.pause()
     with pytest.raises(ProcessLookupError):
-        os.killpg(server.pid, 0)
+        os.killpg(second.pid, 0)
+    with open("/proc/self/mountinfo") as mounts:
+        assert os.fspath(tmp_path) not in mounts.read()
+    with closing(s3_server.client()) as client:
+        assert "lost" not in [each["Name"] for each in client.list_buckets()["Buckets"]]
 
 
 def test_servers_start_once(s3_server: Server, s3_servers: StartedServer) -> None:
