@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from buttersink.catalogue import Uuid
 from buttersink.errors import StreamError
-from buttersink.stream import Identity, Rewriter, StreamSize
+from buttersink.stream import Identity, Rewriter, StreamCheck, StreamFacts, StreamSize
 from tests.support.streams import (
     CHOWN,
     CLONE,
@@ -87,6 +87,22 @@ NO_DATA_COMMANDS = st.builds(
     FIRSTS,
     st.lists(st.one_of(OTHERS, CLONES, EXTENTS), max_size=10),
 )
+
+GARBAGE = st.one_of(
+    st.binary(),
+    st.binary().map(lambda tail: encode([]) + tail),
+    st.builds(lambda first, tail: encode([first]) + tail, FIRSTS, st.binary()),
+    st.builds(
+        lambda stream, place, tail: stream[:place] + tail + stream[place:],
+        STREAMS,
+        st.integers(0, 500),
+        st.binary(max_size=30),
+    ),
+)
+
+
+def cut_short(stream: bytes) -> st.SearchStrategy[bytes]:
+    return st.integers(0, len(stream) - 1).map(lambda length: stream[:length])
 
 
 def pieces(data: st.DataObject, whole: bytes) -> Iterator[memoryview]:
@@ -197,17 +213,7 @@ def refused(chunks: Iterator[memoryview], identity: Identity) -> bool:
 
 
 @given(
-    st.one_of(
-        st.binary(),
-        st.binary().map(lambda tail: encode([]) + tail),
-        st.builds(lambda first, tail: encode([first]) + tail, FIRSTS, st.binary()),
-        st.builds(
-            lambda stream, place, tail: stream[:place] + tail + stream[place:],
-            STREAMS,
-            st.integers(0, 500),
-            st.binary(max_size=30),
-        ),
-    ),
+    GARBAGE,
     st.data(),
 )
 def test_garbage_raises_nothing_else_and_little_of_it_is_held(
@@ -266,3 +272,52 @@ def test_the_size_of_garbage_is_refused(garbage: bytes, data: st.DataObject) -> 
     except StreamError:
         return
     assert garbage[HEADER_BYTES:], "an empty stream has no end"
+
+
+def facts_of(chunks: Iterator[memoryview]) -> StreamFacts | str:
+    """Return what a check tells of a stream, or what it finds wrong."""
+    check = StreamCheck()
+    try:
+        for chunk in chunks:
+            check.feed(chunk)
+        return check.finish()
+    except StreamError as error:
+        return str(error)
+
+
+@given(COMMANDS, VERSIONS, st.data())
+def test_the_facts_are_those_of_the_commands_however_they_are_cut(
+    commands: list[Command], version: int, data: st.DataObject
+) -> None:
+    stream = encode(commands, version)
+    facts = facts_of(pieces(data, stream))
+    assert isinstance(facts, StreamFacts)
+    first = dict(commands[0].attributes)
+    clones = (command for command in commands if command.number == CLONE)
+    assert facts == StreamFacts(
+        version=version,
+        uuid=Uuid(first[UUID]),
+        generation=int.from_bytes(first[CTRANSID], "little"),
+        parent=Uuid(first[CLONE_UUID]) if CLONE_UUID in first else None,
+        clone_sources=frozenset(Uuid(command.value(CLONE_UUID)) for command in clones),
+        commands=len(commands),
+        bytes=len(stream),
+    )
+
+
+@given(STREAMS, st.data())
+def test_every_flipped_bit_is_found_at_the_same_byte_however_it_is_cut(
+    stream: bytes, data: st.DataObject
+) -> None:
+    bit = data.draw(st.integers(0, 8 * len(stream) - 1), label="bit")
+    damaged = bytearray(stream)
+    damaged[bit // 8] ^= 1 << bit % 8
+    found = facts_of(pieces(data, bytes(damaged)))
+    assert isinstance(found, str)
+    assert "at byte" in found
+    assert found == facts_of(iter([memoryview(bytes(damaged))]))
+
+
+@given(st.one_of(GARBAGE, STREAMS.flatmap(cut_short)), st.data())
+def test_what_is_wrong_does_not_depend_on_the_cuts(garbage: bytes, data: st.DataObject) -> None:
+    assert facts_of(pieces(data, garbage)) == facts_of(iter([memoryview(garbage)]))

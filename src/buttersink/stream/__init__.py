@@ -5,7 +5,16 @@ Format: btrfs-progs' "Btrfs Send Stream" documentation and the kernel's fs/btrfs
 17 bytes, then commands, each with a length, a number, a CRC32C and attributes (type, length, data).
 """
 
+from buttersink.stream.checking import StreamCheck, StreamFacts
 from buttersink.stream.rewrite import Identity, Rewriter
 from buttersink.stream.size import Doubt, OwnerChange, StreamSize
 
-__all__ = ["Doubt", "Identity", "OwnerChange", "Rewriter", "StreamSize"]
+__all__ = [
+    "Doubt",
+    "Identity",
+    "OwnerChange",
+    "Rewriter",
+    "StreamCheck",
+    "StreamFacts",
+    "StreamSize",
+]

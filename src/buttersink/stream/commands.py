@@ -38,6 +38,15 @@ PATH = 15
 CLONE_UUID = 20
 CLONE_CTRANSID = 21
 
+LONGEST_COMMANDS = {1: 64 * 1024, 2: 1024 * 1024}
+"""
+Bytes of a command's body that no sender exceeds, by version.
+
+The kernel builds each command in a buffer: BTRFS_SEND_BUF_SIZE_V1 is 64 KiB, which old receivers
+take for granted, and BTRFS_SEND_BUF_SIZE_V2 144 KiB, more where pages are large; nothing in the
+format sets a limit, so that of version 2 leaves room.
+"""
+
 MAX_OPENED_COMMAND = 16 * 1024
 """Bytes that commands taken apart here cannot reach: two paths of 4,096 and some numbers."""
 
@@ -66,13 +75,18 @@ def parse_attributes(raw: bytes) -> list[tuple[int, bytes]]:
     body = raw[COMMAND_HEADER.size :]
     if command_crc(COMMAND_HEADER.pack(length, command, 0), body) != crc:
         raise StreamError("damaged send stream", why=f"wrong checksum in command {command}")
+    return split_attributes(command, body)
+
+
+def split_attributes(command: int, body: bytes) -> list[tuple[int, bytes]]:
+    """Return the attributes in a command's body in order; of version 2 without file data only."""
     attributes, position = [], 0
-    while position < length:
-        if position + _ATTRIBUTE_HEADER.size > length:
+    while position < len(body):
+        if position + _ATTRIBUTE_HEADER.size > len(body):
             raise StreamError("damaged send stream", why=f"cut attribute in command {command}")
         kind, size = _ATTRIBUTE_HEADER.unpack_from(body, position)
         position += _ATTRIBUTE_HEADER.size
-        if position + size > length:
+        if position + size > len(body):
             raise StreamError("damaged send stream", why=f"cut attribute in command {command}")
         attributes.append((kind, body[position : position + size]))
         position += size
