@@ -22,6 +22,7 @@ from buttersink.location import Location, parse_location
 from buttersink.planner import PlanOptions
 from buttersink.stores import Cache, Mode, Role, open_store
 from buttersink.sync import Options, carry_out, list_store, plan_clean_up, prepare
+from buttersink.verdict import Depth
 from buttersink.version import program_version
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class _Arguments(argparse.Namespace):
     max_chain: int | None
     exclude: list[str]
     json: bool
+    verify: str | None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -135,6 +137,14 @@ def _parser() -> argparse.ArgumentParser:
         help="where DST keeps diffs, let no new one end a chain of more than N; of no effect "
         "between directories, where snapshots arrive whole",
     )
+    add(
+        "--verify",
+        metavar="DEPTH",
+        choices=[depth.value for depth in Depth],
+        help="prove the one location, which has to be one that keeps diffs, instead of listing it. "
+        "chains: diffs lead to every snapshot; checksums: and each is what was recorded of it; "
+        "full: and every byte of it is as it was sent",
+    )
     add("-V", "--version", action=_Version, nargs=0, help="show the version and leave")
     return parser
 
@@ -167,6 +177,29 @@ def _locations(arguments: _Arguments) -> list[Location]:
             hint="For every snapshot below it, write it with a slash at its end.",
         )
     return locations
+
+
+def _refuse_with_verify(arguments: _Arguments) -> None:
+    """Refuse what makes no sense beside `--verify`."""
+    if len(arguments.locations) == 2:
+        raise UsageError("--verify with two locations", hint="Name only the one to verify.")
+    if arguments.delete:
+        raise UsageError(
+            "--verify with --delete",
+            why="what it finds is for you to judge",
+            hint="Verify first; then run without --verify.",
+        )
+
+
+def _verify(location: Location, depth: Depth, arguments: _Arguments, console: Console) -> int:
+    """Verify one location; 1 if anything is broken."""
+    from buttersink.verifying import verify
+
+    options = PlanOptions(exclude=_patterns(arguments.exclude))
+    with open_store(location, Mode.READ, Role.LISTING) as store:
+        verdict = verify(store, depth, options, console)
+        console.verdict(str(location), verdict)
+    return 0 if verdict.sound else 1
 
 
 def _list(location: Location, arguments: _Arguments, options: Options, console: Console) -> int:
@@ -245,6 +278,9 @@ def _run(arguments: _Arguments, console: Console) -> int:
         estimate=arguments.estimate,
     )
     locations = _locations(arguments)
+    if arguments.verify:
+        _refuse_with_verify(arguments)
+        return _verify(locations[0], Depth(arguments.verify), arguments, console)
     if len(locations) == 1:
         return _list(locations[0], arguments, options, console)
     return _sync(locations[0], locations[1], arguments, options, console)

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 from buttersink.errors import printable
 from buttersink.planner.plan import Action
 from buttersink.progress import Reporter
-from buttersink.report import listing_document, steps_of, sync_document, utc_text
+from buttersink.report import (
+    listing_document,
+    steps_of,
+    sync_document,
+    utc_text,
+    verdict_document,
+)
 from buttersink.version import program_version
 from buttersink.wording import (
     closing,
@@ -24,12 +30,15 @@ from buttersink.wording import (
     encodable,
     is_idle,
     listing_total,
+    losses,
     namesakes,
     partial_columns,
     plan_columns,
+    remarks,
     size_text,
     snapshot_columns,
     summary_of,
+    verdict_summary,
 )
 
 if TYPE_CHECKING:
@@ -39,8 +48,9 @@ if TYPE_CHECKING:
     from buttersink.catalogue import Catalogue
     from buttersink.drawing import Bar, Bars
     from buttersink.planner.plan import Plan
-    from buttersink.progress import Transfer
+    from buttersink.progress import Transfer, Verification
     from buttersink.report import Document, Report
+    from buttersink.verdict import Verdict
     from buttersink.wording import Column, Row
 
 _SILENT = 2  # the -q count from which only errors are written
@@ -128,6 +138,20 @@ class Console(Reporter):
         if lines and not self._json:
             self._result(*lines)
 
+    def verdict(self, location: str, verdict: Verdict) -> None:
+        """Write what a verification has found; what is broken was told as it was found."""
+        for loss in losses(verdict):
+            self.error(loss)
+        for line in remarks(verdict):
+            self.note(line)
+        summary = verdict_summary(location, verdict)
+        self._log(summary)
+        if self._json:
+            now = time.time_ns()
+            self._document(verdict_document(program_version(), location, verdict, now))
+        else:
+            self._result(summary)
+
     def error(self, error: BaseException) -> None:
         """Write one line about an error, once even if it is told twice in a row."""
         if error is self._told:
@@ -197,6 +221,18 @@ class Console(Reporter):
         self._log(f"{outcome} {printable(transfer.path)}: {self._sent} bytes, {spent}")
         if error:
             self.error(error)
+
+    def verifying(self, progress: Verification) -> None:
+        """Draw how much is verified: bytes where they are read, else diffs."""
+        if not self._bars:
+            return
+        from buttersink.drawing import Bar
+
+        done, total, reads = progress.diffs, progress.all_diffs, progress.all_bytes > 0
+        label = f"Verifying {done}/{total}"
+        if reads:
+            done, total = progress.bytes, max(progress.all_bytes, progress.bytes)
+        self._bars.draw(lambda: [Bar("verifying", label, done, total, in_bytes=reads)])
 
     def failed(self, error: Exception) -> None:
         """Write an error the run goes on after."""

@@ -101,3 +101,7 @@ class DeleteError(Error):
 
 class StreamError(Error):
     """Bytes that are not a well-formed btrfs send stream."""
+
+
+class VerifyError(Error):
+    """A stored diff is not what was sent, or no sound diffs lead to a snapshot any more."""

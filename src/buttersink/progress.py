@@ -34,6 +34,25 @@ class Transfer:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """
+    How far a verification has come; bytes are 0 where it reads none.
+
+    Attributes:
+        diffs: How many are done.
+        all_diffs: Of how many.
+        bytes: How many are read.
+        all_bytes: Of how many.
+
+    """
+
+    diffs: int
+    all_diffs: int
+    bytes: int
+    all_bytes: int
+
+
 class Reporter:
     """Is told of each event in order, from the thread that runs the work; override what matters."""
 
@@ -57,6 +76,9 @@ class Reporter:
 
     def transfer_ended(self, transfer: Transfer, error: Exception | None) -> None:
         """Tell that the snapshot is durable under its name, or why it is not."""
+
+    def verifying(self, progress: Verification) -> None:
+        """Tell how far the verification of stored diffs has come."""
 
     def failed(self, error: Exception) -> None:
         """Tell that something other than a transfer failed, and the run goes on."""

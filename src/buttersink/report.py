@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from buttersink.catalogue import Catalogue, Diff, Partial, Snapshot, Uuid
+    from buttersink.verdict import Finding, Loss, Verdict
 
 Document: TypeAlias = dict[str, object]
 
@@ -213,6 +214,46 @@ def _step_result(step: StepResult) -> Document:
         "seconds": round(step.seconds, 3),
         "error": step.error,
     }
+
+
+def verdict_document(version: str, location: str, verdict: Verdict, now: int) -> Document:
+    """Return what `buttersink --json --verify DEPTH LOCATION` prints; `now` in nanoseconds."""
+    return {
+        "buttersink": version,
+        "location": location,
+        "depth": verdict.depth.value,
+        "sound": verdict.sound,
+        "diff_count": verdict.diffs,
+        "snapshot_count": verdict.snapshots,
+        "read_bytes": verdict.bytes,
+        "seconds": round(verdict.seconds, 3),
+        "broken": [_finding(finding, verdict) for finding in verdict.broken],
+        "lost": [_loss(loss, verdict) for loss in verdict.lost],
+        "notes": [_finding(finding, verdict) for finding in verdict.notes],
+        "partials": [_partial(partial, now) for partial in verdict.partials],
+    }
+
+
+def _finding(finding: Finding, verdict: Verdict) -> Document:
+    return {
+        **_verified(finding.diff.to, verdict),
+        "from": _uuid(finding.diff.parent),
+        "text": finding.text,
+    }
+
+
+def _loss(loss: Loss, verdict: Verdict) -> Document:
+    repair = loss.repair
+    origins = [uuid_text(origin) for origin in repair.origins if origin is not None]
+    return {
+        **_verified(loss.snapshot, verdict),
+        "repair": {**_verified(repair.snapshot, verdict), "from": origins},
+    }
+
+
+def _verified(uuid: Uuid, verdict: Verdict) -> Document:
+    path = verdict.paths.get(uuid)
+    return {"path": None if path is None else _path(path), "uuid": uuid_text(uuid)}
 
 
 def _uuid(uuid: Uuid | None) -> str | None:

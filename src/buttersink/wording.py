@@ -12,9 +12,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from buttersink.catalogue import Exactness, uuid_text
-from buttersink.errors import printable
+from buttersink.errors import VerifyError, printable
 from buttersink.planner.plan import Action
 from buttersink.report import Status, steps_of, stored_diffs, total_size
+from buttersink.verdict import Depth, diff_name, snapshot_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from buttersink.catalogue import Catalogue, Diff, Partial, Size, Snapshot, Uuid
     from buttersink.planner.plan import Plan, Step
     from buttersink.report import Report
+    from buttersink.verdict import Verdict
 
 Row = TypeVar("Row")
 
@@ -250,6 +252,55 @@ def closing(report: Report, copies: set[bytes]) -> Iterator[str]:
         yield f"Skipped: {counted(skipped, 'snapshot')}."
     if report.errors:
         yield f"Not removed: {len(report.errors)}."
+
+
+def losses(verdict: Verdict) -> Iterator[VerifyError]:
+    """Yield an error for each snapshot that is lost, with what brings it back."""
+    broken = {finding.diff.to for finding in verdict.broken}
+    for loss in verdict.lost:
+        head = loss.repair.snapshot
+        name, own = snapshot_name(head, verdict.paths), snapshot_name(loss.snapshot, verdict.paths)
+        known = [snapshot_name(uuid, verdict.paths) for uuid in loss.repair.origins if uuid]
+        origins = " or ".join(known) or "any snapshot that is whole here"
+        full = f"a full send of {name}" + (f" or of {own}" if own != name else "")
+        first = "remove what is broken of it, and " if head in broken else ""
+        yield VerifyError(
+            "snapshot lost",
+            where=own,
+            why="no chain of sound diffs leads to it",
+            hint=f"A diff of {name} from {origins} brings it back, or {full}: {first}run "
+            "buttersink from a source that has it.",
+        )
+
+
+def remarks(verdict: Verdict) -> Iterator[str]:
+    """Yield what else a verification has to say, once for all diffs it is said of."""
+    said: dict[str, list[Diff]] = {}
+    for finding in verdict.notes:
+        said.setdefault(finding.text, []).append(finding.diff)
+    for text, diffs in said.items():
+        several = counted(len(diffs), "diff")
+        yield f"{several if diffs[1:] else diff_name(diffs[0], verdict.paths)}: {text}"
+    if verdict.partials:
+        count = counted(len(verdict.partials), "partial transfer")
+        yield f"{count} left by interrupted runs: --delete with this location alone discards that"
+
+
+def verdict_summary(location: str, verdict: Verdict) -> str:
+    """Return in one line what a verification has found."""
+    counts = f"{counted(verdict.diffs, 'diff')}, {counted(verdict.snapshots, 'snapshot')}"
+    found = "all sound"
+    if not verdict.sound:
+        broken, lost = len(verdict.broken), len(verdict.lost)
+        found = f"{counted(broken, 'diff')} broken, {counted(lost, 'snapshot')} lost"
+    how = {
+        Depth.CHAINS: "by the listing alone",
+        Depth.CHECKSUMS: "by what was recorded",
+        Depth.FULL: f"{size_text(verdict.bytes)} read in {duration_text(verdict.seconds)}",
+    }[verdict.depth]
+    if verdict.bytes and verdict.seconds:
+        how += f" ({rate_text(verdict.bytes / verdict.seconds)})"
+    return f"{counts} in {printable(location)}: {found}, {how}."
 
 
 def counted(count: int, thing: str) -> str:

@@ -3,34 +3,38 @@ A store that keeps diffs: one file for each in a directory, as a bucket has obje
 
 It is as simple as its contract allows, so that planning for chains can be tried end to end on real
 streams: files are named `<to>_<parent>`, and a file of notes beside it holds what the sender knew
-of the snapshot. A diff has its name only when it is whole.
+of the snapshot, and size and SHA-256 of each diff that makes it. A diff has its name only when it
+is whole.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from buttersink.catalogue import (
     Catalogue,
     Diff,
     Exactness,
+    Partial,
     Size,
     Snapshot,
     uuid_from_text,
     uuid_text,
 )
+from buttersink.errors import SendError
 from buttersink.planner import Weights
-from buttersink.stores.base import Mode, Store, Traits
+from buttersink.stores.base import Comparison, Mode, Store, Traits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from buttersink.catalogue import Measurement, Partial
+    from buttersink.catalogue import Measurement
     from buttersink.planner.plan import Step
     from buttersink.stores.base import Sink
 
@@ -40,7 +44,9 @@ class DiffDirectory(Store):
 
     def __init__(self, path: Path, weights: Weights | None = None) -> None:
         super().__init__(str(path), Mode.WRITE)
-        self.traits = Traits(measures=False, weights=weights or Weights(keeps_diffs=True))
+        self.traits = Traits(
+            measures=False, weights=weights or Weights(keeps_diffs=True), verifies=True
+        )
         self._path = path
         path.mkdir(exist_ok=True)
 
@@ -52,19 +58,29 @@ class DiffDirectory(Store):
         parent = uuid_text(diff.parent) if diff.parent else "None"
         return self._path / f"{uuid_text(diff.to)}_{parent}"
 
+    def notes(self, diff: Diff) -> Path:
+        """Return where it is noted what the snapshot is that a diff makes."""
+        return self._path / f"{uuid_text(diff.to)}.json"
+
     def catalogue(self) -> Catalogue:
         """Read the directory."""
         diffs: dict[Diff, Size] = {}
         snapshots = {}
+        partials = []
         for file in sorted(self._path.glob("*_*")):
+            if file.suffix == ".part":
+                to, _parent = file.name.split("_")
+                size = file.stat().st_size
+                partials.append(Partial(file.name.encode(), uuid_from_text(to), 0, size=size))
+                continue
             to, parent = file.name.split("_")
             uuid = uuid_from_text(to)
             diff = Diff(uuid, None if parent == "None" else uuid_from_text(parent))
             diffs[diff] = Size(file.stat().st_size, Exactness.STORED)
-            notes = json.loads((self._path / f"{to}.json").read_text())
+            notes = json.loads(self.notes(diff).read_text())
             name = notes["path"].encode("utf-8", "surrogateescape")
             snapshots[uuid] = Snapshot(uuid, uuid, None, None, notes["generation"], 0, name)
-        return Catalogue(tuple(snapshots.values()), diffs=diffs)
+        return Catalogue(tuple(snapshots.values()), diffs=diffs, partials=tuple(partials))
 
     def measure(
         self, diffs: Sequence[Diff], limits: Mapping[Diff, int] = MappingProxyType({})
@@ -78,9 +94,40 @@ class DiffDirectory(Store):
 
     @contextmanager
     def send(self, diff: Diff) -> Iterator[Iterator[memoryview]]:
-        """Read a file."""
-        with self.file(diff).open("rb") as file:
-            yield (memoryview(chunk) for chunk in iter(lambda: file.read(1 << 20), b""))
+        """Read a file, and prove at its end that it is what was written."""
+        try:
+            file = self.file(diff).open("rb")
+        except OSError as error:
+            where, why = str(self.file(diff)), error.strerror or ""
+            raise SendError("cannot read", where=where, why=why) from error
+        with file:
+            yield self._proved(diff, file)
+
+    def _proved(self, diff: Diff, file: BinaryIO) -> Iterator[memoryview]:
+        digest = hashlib.sha256()
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+            yield memoryview(chunk)
+        recorded = self._recorded(diff)
+        if recorded and digest.hexdigest() != recorded["sha256"]:
+            raise SendError("damaged", where=str(self.file(diff)), why="its SHA-256 is another one")
+
+    def check(self, diff: Diff) -> Comparison:
+        """Read a file in place of a server that would know its checksum."""
+        recorded = self._recorded(diff)
+        if not recorded:
+            return Comparison(note="nothing was recorded of it")
+        with suppress(FileNotFoundError):
+            data = self.file(diff).read_bytes()
+            if len(data) != recorded["size"]:
+                return Comparison(f"it has {len(data)} bytes, and was {recorded['size']}")
+            changed = hashlib.sha256(data).hexdigest() != recorded["sha256"]
+            return Comparison("its SHA-256 is not what it was" if changed else "")
+        raise SendError("cannot find", where=str(self.file(diff)))
+
+    def _recorded(self, diff: Diff) -> dict[str, Any]:
+        found: dict[str, dict[str, Any]] = json.loads(self.notes(diff).read_text())["diffs"]
+        return found.get(self.file(diff).name, {})
 
     @contextmanager
     def receive(self, step: Step) -> Iterator[Sink]:
@@ -88,12 +135,18 @@ class DiffDirectory(Store):
         assert step.snapshot is not None
         diff = Diff(step.snapshot.uuid, step.parent.uuid if step.parent else None)
         final, partial = self.file(diff), self.file(diff).with_suffix(".part")
-        notes = {"path": step.path.decode("utf-8", "surrogateescape")}
         with partial.open("wb") as file:
-            yield _File(file.fileno())
-        (self._path / f"{uuid_text(diff.to)}.json").write_text(
-            json.dumps({**notes, "generation": step.snapshot.generation})
-        )
+            sink = _File(file.fileno())
+            yield sink
+        notes = self.notes(diff)
+        known = json.loads(notes.read_text())["diffs"] if notes.exists() else {}
+        recorded = {"size": partial.stat().st_size, "sha256": sink.digest.hexdigest()}
+        facts = {
+            "path": step.path.decode("utf-8", "surrogateescape"),
+            "generation": step.snapshot.generation,
+            "diffs": {**known, final.name: recorded},
+        }
+        notes.write_text(json.dumps(facts))
         partial.rename(final)
 
     def copy(self, step: Step) -> None:
@@ -106,8 +159,8 @@ class DiffDirectory(Store):
         self.file(step.diff).unlink()
 
     def discard(self, partial: Partial) -> None:
-        """Have none."""
-        raise NotImplementedError
+        """Delete a file."""
+        self._path.joinpath(os.fsdecode(partial.path)).unlink()
 
     def flush(self) -> None:
         """Have written everything."""
@@ -116,7 +169,9 @@ class DiffDirectory(Store):
 class _File:
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self.digest = hashlib.sha256()
 
     def write(self, chunk: memoryview) -> None:
         """Take the next bytes."""
         os.writev(self._fd, [chunk])
+        self.digest.update(chunk)

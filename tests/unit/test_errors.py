@@ -23,6 +23,7 @@ from buttersink.errors import (
     SendError,
     StreamError,
     UsageError,
+    VerifyError,
     printable,
 )
 
@@ -40,6 +41,7 @@ EXIT_CODES = {
     NoSpaceError: 1,
     DeleteError: 1,
     StreamError: 1,
+    VerifyError: 1,
 }
 
 

@@ -26,10 +26,10 @@ TOP = Path(buttersink.__file__).parent
 LAYERS = [  # from top to bottom; those on one line are side by side; a dot stands for a package
     [r"buttersink", r"buttersink\.__main__"],
     [r"buttersink\.cli", r"buttersink\.utilities(\..*)?"],
-    [r"buttersink\.console", r"buttersink\.sync"],
+    [r"buttersink\.console", r"buttersink\.sync", r"buttersink\.verifying"],
     [r"buttersink\.drawing", r"buttersink\.sizing"],
     [r"buttersink\.wording"],
-    [r"buttersink\.report"],
+    [r"buttersink\.(report|verdict)"],
     [r"buttersink\.stores"],
     [r"buttersink\.stores\.btrfs(\..*)?"],
     [r"buttersink\.stores\.base"],
@@ -37,7 +37,7 @@ LAYERS = [  # from top to bottom; those on one line are side by side; a dot stan
     [r"buttersink\.(catalogue|location|progress)"],
     [r"buttersink\.errors", r"buttersink\.version"],
 ]
-PURE = r"buttersink\.((planner|stream)(\..*)?|catalogue|location|report)"
+PURE = r"buttersink\.((planner|stream)(\..*)?|catalogue|location|report|verdict)"
 OUTSIDE_WORLD = {"os", "subprocess", "socket", "fcntl", "ctypes", "io"}
 BELOW_SYNC = (
     r"buttersink\.((stores|planner|kernel|stream)(\..*)?|catalogue|location|progress|errors)"

@@ -14,6 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from buttersink.catalogue import uuid_text
 from buttersink.errors import UsageError
 from buttersink.planner.costs import Weights
 
@@ -52,12 +53,30 @@ class Traits:
             alone that its catalogue names.
         clones: A diff to or from it may take data from every snapshot that both sides have.
         weights: What to make least when diffs are sent here, and whether they stay diffs.
+        verifies: It holds diffs that may have suffered: `check` compares one with what was
+            recorded, and `send` proves it. Both may be called from several threads at a time.
 
     """
 
     measures: bool
     clones: bool = False
     weights: Weights = field(default_factory=Weights)
+    verifies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """
+    What came out of comparing a stored diff with what was recorded when it was sent.
+
+    Attributes:
+        wrong: What differs, for a person; empty if nothing does.
+        note: What could not be compared, and why, such as that nothing was recorded; else empty.
+
+    """
+
+    wrong: str = ""
+    note: str = ""
 
 
 def _tell_nobody(_message: str) -> None:
@@ -154,8 +173,20 @@ class Store(ABC):
         Open a diff: an iterator over its bytes, each view valid until the next is asked for.
 
         The stream names snapshots by effective UUID. The iterator raises `SendError` if the stream
-        cannot be brought to its end. Leaving early is no error.
+        cannot be brought to its end; in a store that verifies also at the end, if the bytes are
+        not those whose digest was recorded. Leaving early is no error.
         """
+
+    def check(self, diff: Diff) -> Comparison:
+        """
+        Compare what the place that keeps a diff says of it with what was recorded.
+
+        Size and checksums, without reading the diff. `SendError` if nothing can be learned of it,
+        `UsageError` from a store that does not verify.
+        """
+        raise UsageError(
+            "not verified", where=self.location, why=f"{uuid_text(diff.to)} is no diff here"
+        )
 
     @abstractmethod
     def receive(self, step: Step) -> AbstractContextManager[Sink]:
