@@ -60,7 +60,10 @@ def verify(store: Store, depth: Depth, options: PlanOptions, reporter: Reporter)
     wanted = dict.fromkeys(s.uuid for s in found.snapshots if not options.excludes(s))
     diffs = _leading_to(wanted, found)
     look = _Look(store, depth, diffs, paths, reporter)
-    look.at_all()
+    try:
+        look.at_all()
+    finally:
+        reporter.finished()
     broken = {finding.diff for finding in look.broken}
     lost = repairs(diffs, broken, wanted)
     return Verdict(

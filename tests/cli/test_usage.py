@@ -53,6 +53,11 @@ BAD_USAGE: list[tuple[list[Word], str]] = [
     (["SSH://host/dir", "/a/"], "ssh:// is not one of those this version has"),
     (["--delete", "/a/one", "/b/"], "--delete with a single snapshot: /a/one"),
     (["-nd", "/a/one", "/b/"], "--delete with a single snapshot: /a/one"),
+    (["--verify", "deep", "/a/"], "invalid choice: 'deep' (choose from 'chains', 'checksums', 'fu"),
+    (["--verify", "/a/"], "--verify: invalid choice: '/a/'"),
+    (["--verify"], "--verify"),
+    (["--verify", "full", "/a/", "/b/"], "--verify with two locations"),
+    (["--verify", "full", "--delete", "/a/"], "--verify with --delete"),
     (["--logfile", "/proc/no/such/log", "/a/"], "cannot open the log file"),
     (["--logfile", "/proc", "/a/"], "cannot open the log file"),
     ([b"--no\nsuch\noption", "/a/"], "such"),
@@ -284,6 +289,14 @@ class TestWithRoot:
         finally:
             os.close(lock)
         assert f"locked: {top}/: another run" in refusal(done, 3)
+
+    @pytest.mark.parametrize("depth", ["chains", "checksums", "full"])
+    def test_there_is_nothing_to_verify_in_a_directory_of_snapshots(
+        self, top: Path, depth: str
+    ) -> None:
+        line = refusal(buttersink("--verify", depth, f"{top}/snapshots/"), 2)
+        assert line.startswith(f"nothing to verify: {top}/snapshots/: it holds snapshots, not diff")
+        assert "btrfs scrub" in line
 
     def test_delete_with_an_empty_source_is_refused(self, top: Path) -> None:
         (top / "empty").mkdir(exist_ok=True)

@@ -10,6 +10,8 @@ import pytest
 from buttersink import Mode, Role, open_store, parse_location, sync
 from buttersink.planner import Action, PlanOptions
 from buttersink.progress import Reporter
+from buttersink.verdict import Depth
+from buttersink.verifying import verify
 from tests.support.command import assert_same
 from tests.support.diffdirectory import DiffDirectory
 from tests.support.history import History, make_history
@@ -113,3 +115,25 @@ def test_with_delete_what_is_gone_goes_and_no_chain_breaks(
             assert_same(made.path, destination / made.path.name)
     again, _report = carried_out(history, archive, delete=True)
     assert {step.action for step in again.steps} == {Action.KEEP}
+
+
+def test_what_verification_says_is_lost_comes_back_by_the_run_that_it_names(
+    history: History, archive: DiffDirectory
+) -> None:
+    carried_out(history, archive)
+    for depth in Depth:
+        verdict = verify(archive, depth, PlanOptions(), Reporter())
+        assert (verdict.broken, verdict.lost, verdict.notes) == ((), (), ())
+    full = next(diff for diff in archive.catalogue().diffs if diff.parent is None)
+    data = bytearray(archive.file(full).read_bytes())
+    data[len(data) // 2] ^= 1
+    archive.file(full).write_bytes(data)
+    for depth in (Depth.CHECKSUMS, Depth.FULL):
+        verdict = verify(archive, depth, PlanOptions(), Reporter())
+        assert [finding.diff for finding in verdict.broken] == [full]
+        assert full.to in {loss.snapshot for loss in verdict.lost}
+    archive.file(full).unlink()
+    assert not verify(archive, Depth.CHAINS, PlanOptions(), Reporter()).sound
+    carried_out(history, archive)
+    verdict = verify(archive, Depth.FULL, PlanOptions(), Reporter())
+    assert (verdict.broken, verdict.lost) == ((), ())

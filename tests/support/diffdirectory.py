@@ -116,7 +116,7 @@ class DiffDirectory(Store):
         """Read a file in place of a server that would know its checksum."""
         recorded = self._recorded(diff)
         if not recorded:
-            return Comparison(note="nothing was recorded of it")
+            return Comparison(note="nothing was recorded")
         with suppress(FileNotFoundError):
             data = self.file(diff).read_bytes()
             if len(data) != recorded["size"]:

@@ -30,9 +30,11 @@ from buttersink.catalogue import (
 )
 from buttersink.console import Console
 from buttersink.errors import LocationError, ReceiveError
+from buttersink.planner.mending import Repair
 from buttersink.planner.plan import Action, Plan, Reason, Step
-from buttersink.progress import Transfer
+from buttersink.progress import Transfer, Verification
 from buttersink.report import Report, Status, StepResult
+from buttersink.verdict import Depth, Finding, Loss, Verdict
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -742,6 +744,22 @@ def test_progress_of_measuring(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(
+    ("all_bytes", "text"), [(0, "1/4"), (4 * MIB, "1.0 MiB/4.0 MiB")], ids=["diffs", "bytes"]
+)
+def test_progress_of_verifying(clock: Clock, all_bytes: int, text: str) -> None:
+    stderr, pipe = Terminal(), io.StringIO()
+    for out in (console(stderr=stderr), console(stderr=pipe), console(stderr=pipe, quiet=1)):
+        for done in (0, 1, 1):
+            out.verifying(Verification(done, 4, done * all_bytes // 4, all_bytes))
+            clock.now += 1
+        out.finished()
+    assert "Verifying 1/4" in plain(stderr.getvalue())
+    assert text in plain(stderr.getvalue())
+    assert stderr.getvalue().endswith("\x1b[2K")
+    assert pipe.getvalue() == ""
+
+
+@pytest.mark.parametrize(
     ("remembered", "text"), [(0, ""), (12, ", 12 remembered")], ids=["none", "some"]
 )
 def test_how_much_was_measured_is_told_apart_from_what_was_remembered(
@@ -1028,13 +1046,18 @@ def shape(value: object) -> object:
 def test_the_documented_examples_have_the_keys_that_are_written() -> None:
     text = (Path(__file__).parents[2] / "docs" / "JSON.md").read_text("utf-8")
     examples = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
-    listing, sync = io.StringIO(), io.StringIO()
+    listing, sync, verified = io.StringIO(), io.StringIO(), io.StringIO()
     stored = MappingProxyType({Diff(uuid(1), None): Size(7, Exactness.STORED)})
     console(listing, as_json=True).listing("x", Catalogue((FIRST,), (), {}, stored, (PARTIAL,)))
     out = console(sync, as_json=True)
     out.plan("a", "b", Plan(SENDS), False)  # noqa: FBT003
     out.report(Report((result(1, Status.DONE),), 1, 1.0, ()))
+    findings = (Finding(Diff(uuid(2), uuid(1)), "damaged"),)
+    losses = (Loss(uuid(3), Repair(uuid(2), (uuid(1),))),)
+    paths = {uuid(2): b"two", uuid(3): b"three"}
+    verdict = Verdict(Depth.FULL, 3, 3, 1, 1.0, findings, losses, (), (), paths)
+    console(verified, as_json=True).verdict("x", verdict)
     mine = [example for example in examples if "directory" not in example]  # btrfslist has its own
     assert [shape(example) for example in mine] == [
-        shape(json.loads(stream.getvalue())) for stream in (listing, sync)
+        shape(json.loads(stream.getvalue())) for stream in (listing, sync, verified)
     ]

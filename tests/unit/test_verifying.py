@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -38,6 +39,8 @@ FULL_SUN, MON_SUN, TUE_MON, WED_TUE = CHAIN = (
 )
 FULL_TUE = Diff(TUE, None)
 DAMAGED_BYTE = 5000
+MKFILE = streams.encode_command(streams.mkfile(b"f"))
+FIRST_BYTES = len(streams.encode([streams.subvol(b"x", SUN, 7)]))
 CHANGED = "its SHA-256 is not what it was"
 DISCARD = "--delete with this location alone discards that"
 EVERY_DEPTH = pytest.mark.parametrize("depth", Depth)
@@ -70,6 +73,22 @@ class Silent(DiffDirectory):
             raise ZeroDivisionError
         with super().send(diff) as chunks:
             yield chunks
+
+
+class Endless(DiffDirectory):
+    """A store of which every diff goes on and on."""
+
+    @contextmanager
+    def send(self, diff: Diff) -> Iterator[Iterator[memoryview]]:
+        yield (memoryview(part) for part in chain([stream(diff)[:FIRST_BYTES]], repeat(MKFILE)))
+
+
+class Interrupted(Reporter):
+    """Is where Ctrl-C comes, once bytes flow."""
+
+    def verifying(self, progress: Verification) -> None:
+        if progress.bytes:
+            raise KeyboardInterrupt
 
 
 class Looked(NamedTuple):
@@ -166,7 +185,7 @@ class TestSound:
         forget(store, TUE_MON)
         verdict, _recorder = look(store, Depth.CHECKSUMS)
         assert verdict.sound
-        assert verdict.notes == (Finding(TUE_MON, "nothing was recorded of it"),)
+        assert verdict.notes == (Finding(TUE_MON, "nothing was recorded"),)
         assert look(store, Depth.FULL).verdict.notes == ()
 
     def test_what_a_restore_needs_beside_the_parent_is_a_note(self, store: DiffDirectory) -> None:
@@ -327,6 +346,15 @@ class TestExclude:
         assert look(store, Depth.FULL, rb"\.wed$").verdict.sound
 
 
+def test_an_interruption_ends_the_threads(tmp_path: Path) -> None:
+    store = Endless(tmp_path / "archive")
+    put(store, FULL_SUN)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        verify(store, Depth.FULL, PlanOptions(), Interrupted())
+    assert threading.active_count() == before
+
+
 @EVERY_DEPTH
 def test_a_store_of_snapshots_is_refused(store: DiffDirectory, depth: Depth) -> None:
     store.traits = Traits(measures=True)
@@ -421,12 +449,12 @@ class TestCommand:
         store.file(FULL_TUE).with_suffix(".part").write_bytes(b"btrfs-")
         lines = run("--verify", "checksums").err.splitlines()
         assert lines == [
-            "buttersink: note: home.tue from home.mon: nothing was recorded of it",
+            "buttersink: note: home.tue from home.mon: nothing was recorded",
             f"buttersink: note: 1 partial transfer left by interrupted runs: {DISCARD}",
         ]
         forget(store, WED_TUE)
         lines = run("--verify", "checksums").err.splitlines()
-        assert lines[0] == "buttersink: note: 2 diffs: nothing was recorded of it"
+        assert lines[0] == "buttersink: note: 2 diffs: nothing was recorded"
 
     def test_twice_quiet_only_errors(self, run: Run, store: DiffDirectory) -> None:
         forget(store, TUE_MON)
@@ -456,7 +484,7 @@ class TestCommand:
             "read_bytes": 0,
             "broken": [{**tue, "from": uuid_text(MON), "text": CHANGED}],
             "lost": [{**tue, "repair": again}, {**wed, "repair": again}],
-            "notes": [{**wed, "from": uuid_text(TUE), "text": "nothing was recorded of it"}],
+            "notes": [{**wed, "from": uuid_text(TUE), "text": "nothing was recorded"}],
             "partials": [],
         }
 

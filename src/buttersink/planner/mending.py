@@ -46,11 +46,14 @@ def repairs(
     behind: dict[Uuid | None, list[Uuid]] = {}
     for diff in sound:
         behind.setdefault(diff.parent, []).append(diff.to)
+    origins: dict[Uuid, list[Uuid | None]] = {}
+    for diff in diffs:
+        if diff.parent in whole:
+            origins.setdefault(diff.to, []).append(diff.parent)
     mended: dict[Uuid, Repair] = {}
     for head in _heads(sound, whole, lost):
         if head not in mended:
-            origins = (d.parent for d in diffs if d.to == head and d.parent in whole)
-            _mend(Repair(head, tuple(origins)), behind, mended)
+            _mend(Repair(head, tuple(origins.get(head, ()))), behind, mended)
     return {uuid: mended[uuid] for uuid in lost}
 
 

@@ -71,7 +71,8 @@ class Comparison:
 
     Attributes:
         wrong: What differs, for a person; empty if nothing does.
-        note: What could not be compared, and why, such as that nothing was recorded; else empty.
+        note: What could not be compared, such as that nothing was recorded; else empty. Diffs with
+            the same note are told of together.
 
     """
 
