@@ -48,6 +48,7 @@ class StepResult:
         resumed_from: Offset in the diff where this run took up an earlier one; None if it did not.
         seconds: How long it took.
         error: Why it failed or was skipped, as one line for a person.
+        passing: Whether it was only on the way to others, and has gone again.
 
     """
 
@@ -58,6 +59,7 @@ class StepResult:
     resumed_from: int | None
     seconds: float
     error: str | None
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,7 @@ def _step(step: Step) -> Document:
         "size_is": size.exactness.value if size else None,
         "depth": step.depth,
         "restore_bytes": step.restore or None,
+        "passing": step.passing,
         "problem": step.problem or None,
     }
 
@@ -213,6 +216,7 @@ def _step_result(step: StepResult) -> Document:
         "resumed_from": step.resumed_from,
         "seconds": round(step.seconds, 3),
         "error": step.error,
+        "passing": step.passing,
     }
 
 

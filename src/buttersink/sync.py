@@ -8,6 +8,7 @@ run is a run that stops after it.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from buttersink.progress import Reporter, Transfer
 from buttersink.report import Report, Status, StepResult
 
 if TYPE_CHECKING:
-    from buttersink.catalogue import Catalogue, Uuid
+    from buttersink.catalogue import Catalogue, Snapshot, Uuid
     from buttersink.stores.base import Store
 
 
@@ -113,20 +114,43 @@ class _Run:
         self._removed: list[bytes] = []
         self._errors = [str(fault) for fault in plan.faults]
         self._lost: set[Uuid] = set()  # snapshots that will not arrive
+        self._passing: dict[Uuid, Step] = {}  # those there now that go again
+        self._uses = Counter(step.parent.uuid for step in self._steps if step.parent)
         self._full = False
         self._started = time.monotonic()
 
     def transfer(self) -> None:
-        """Send and copy, in the plan's order."""
+        """Send and copy, in the plan's order; what passes goes, however that ends."""
         for fault in self._plan.faults:
             self._reporter.failed(fault)
         self._reporter.starting(len(self._steps), self._plan.send_bytes)
-        for number, planned in enumerate(self._steps, start=1):
-            step = self._without_lost(planned)
-            if step.snapshot is not None:
-                size = step.size.bytes if step.size else None
-                count = len(self._steps)
-                self._one(step, Transfer(step.snapshot.uuid, step.path, size, number, count))
+        try:
+            for number, planned in enumerate(self._steps, start=1):
+                step = self._without_lost(planned)
+                if step.snapshot is not None:
+                    size = step.size.bytes if step.size else None
+                    count = len(self._steps)
+                    self._one(step, Transfer(step.snapshot.uuid, step.path, size, number, count))
+                    self._used(step.parent)
+        finally:
+            for uuid in tuple(self._passing):
+                self._release(uuid)
+
+    def _used(self, parent: Snapshot | None) -> None:
+        """Let go of what passes as soon as nothing more starts from it: it takes room."""
+        if parent is not None:
+            self._uses[parent.uuid] -= 1
+            if not self._uses[parent.uuid]:
+                self._release(parent.uuid)
+
+    def _release(self, uuid: Uuid) -> None:
+        step = self._passing.pop(uuid, None)
+        if step is not None:
+            try:
+                self._destination.release(step)
+            except Error as error:
+                self._errors.append(str(error))
+                self._reporter.failed(error)
 
     def _without_lost(self, step: Step) -> Step:
         """Return a step that takes data from no snapshot that did not arrive; how long is open."""
@@ -141,6 +165,8 @@ class _Run:
             self._reporter.note(f"{printable(step.path)} is skipped: {why_not}.")
         else:
             self._reporter.transfer_started(transfer)
+            if step.passing:
+                self._passing[transfer.uuid] = step
             try:
                 sent = self._move(step, transfer)
             except Error as failure:
@@ -153,7 +179,9 @@ class _Run:
         text = why_not or (str(error) if error else None)
         seconds = time.monotonic() - started
         self._results.append(
-            StepResult(step.path, transfer.uuid, status, sent, None, seconds, text)
+            StepResult(
+                step.path, transfer.uuid, status, sent, None, seconds, text, passing=step.passing
+            )
         )
 
     def _why_not(self, step: Step) -> str:

@@ -132,6 +132,8 @@ def plan_columns(steps: Sequence[Step], *, verbose: bool) -> list[Column[Step]]:
     ]
     if any(_moved(step) for step in steps):
         columns.append(Column("Source", _moved))
+    if any(step.passing for step in steps):
+        columns.append(Column("Then", lambda step: "removed afterwards" if step.passing else ""))
     if any(step.problem for step in steps):
         columns.append(Column("Problem", lambda step: printable(step.problem)))
     if verbose:
@@ -188,9 +190,9 @@ def summary_of(source: str, destination: str, plan: Plan) -> str:
     """Return the plan in one line."""
     if is_idle(plan):
         return _idle(printable(source), printable(destination), _kept(plan))
-    actions = [None if step.problem else step.action for step in steps_of(plan)]
+    actions = [None if s.problem else s.action for s in steps_of(plan) if not s.passing]
     parts = {
-        Action.SEND: f"to send, {_sending(plan)}",
+        Action.SEND: f"to send{_on_the_way(plan)}, {_sending(plan)}",
         Action.COPY: "to copy",
         None: "that cannot be made",
         Action.KEEP: "kept",
@@ -217,6 +219,11 @@ def _idle(source: str, destination: str, count: int) -> str:
     return f"Nothing to do: {destination} holds {which} of {source}."
 
 
+def _on_the_way(plan: Plan) -> str:
+    count = sum(step.passing for step in plan.of(Action.SEND))
+    return f" with {count} on the way, removed afterwards" if count else ""
+
+
 def _sending(plan: Plan) -> str:
     """Return what the plan sends, what any plan has to, and what full sends would."""
     sends = [step for step in plan.of(Action.SEND) if not step.problem]
@@ -225,8 +232,9 @@ def _sending(plan: Plan) -> str:
     if plan.cost > plan.cost_bound:
         above = 100 * (plan.cost / plan.cost_bound - 1) if plan.cost_bound else math.inf
         remarks.append(f"cost within {above:.1f} % of the least")
-    whole = [step.snapshot.size for step in sends if step.snapshot and step.snapshot.size]
-    if len(whole) == len(sends) and any(step.parent for step in sends):
+    stay = [step for step in sends if not step.passing]
+    whole = [step.snapshot.size for step in stay if step.snapshot and step.snapshot.size]
+    if len(whole) == len(stay) and any(step.parent for step in stay):
         remarks.append(f"all full {size_text(sum(size.bytes for size in whole))}")
     total = ("~" if guessed else "") + size_text(plan.send_bytes)
     return total + (f" ({'; '.join(remarks)})" if remarks else "")
@@ -236,12 +244,15 @@ def closing(report: Report, copies: set[bytes]) -> Iterator[str]:
     """Yield what was done, `copies` being the paths that a plan copies to."""
     done = [s for s in report.steps if s.status in (Status.DONE, Status.RESUMED)]
     copied = sum(step.path in copies for step in done)
-    if sent := len(done) - copied:
+    passed = sum(step.passing for step in done)
+    if len(done) > copied:
+        sent = len(done) - copied - passed
+        on_the_way = f" and {passed} on the way" if passed else ""
         resumed = report.count(Status.RESUMED)
         again = f" ({resumed} resumed)" if resumed else ""
         rate = f" ({rate_text(report.sent_bytes / report.seconds)})" if report.seconds else ""
         moved = f"{size_text(report.sent_bytes)} in {duration_text(report.seconds)}{rate}"
-        yield f"Sent {counted(sent, 'snapshot')}{again}, {moved}."
+        yield f"Sent {counted(sent, 'snapshot')}{on_the_way}{again}, {moved}."
     if copied:
         yield f"Copied {counted(copied, 'snapshot')} in place."
     if report.removed:

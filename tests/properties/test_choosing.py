@@ -262,6 +262,85 @@ class TestWhole:
         assert choose(plain).diffs == choose(replace(plain, weights=other, max_chain=limit)).diffs
 
 
+@st.composite
+def detours(draw: st.DrawFn, most: int = 3) -> Problem:
+    """Draw some of the diffs between what is wanted and what may be on the way, few full ones."""
+    wanted = [uuid(number) for number in range(1, draw(st.integers(1, most)) + 1)]
+    optional = [uuid(number) for number in range(50, 50 + draw(st.integers(1, 4)))]
+    nodes = [*wanted, *optional]
+    pairs = [Diff(to, parent) for to in nodes for parent in nodes if parent != to]
+    chosen = draw(st.lists(st.sampled_from(pairs), max_size=8, unique=True))
+    full = draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=2, unique=True))
+    offers = {diff: measured(draw(st.integers(1, 60))) for diff in chosen}
+    offers |= {Diff(to, None): measured(draw(st.integers(1, FULL))) for to in full}
+    per_diff = draw(st.sampled_from([0, 3, 40]))
+    return Problem(
+        tuple(wanted), offers, optional=tuple(optional), weights=Weights(per_diff=per_diff)
+    )
+
+
+def needed(problem: Problem, choice: Choice) -> set[Uuid | None]:
+    """Return the snapshots that the wanted ones are made by way of, themselves included."""
+    found: set[Uuid | None] = set()
+    for goal in problem.wanted:
+        node: Uuid | None = goal
+        while node in choice.diffs and node not in found:
+            found.add(node)
+            node = choice.diffs[node].parent
+    return found
+
+
+class TestOnTheWay:
+    """Where snapshots arrive whole and others than the wanted ones may be sent for them."""
+
+    @given(detours())
+    def test_is_within_its_bounds(self, problem: Problem) -> None:
+        choice = choose(problem)
+        problem = replace(
+            problem, wanted=tuple(goal for goal in problem.wanted if goal not in choice.missing)
+        )
+        best = least(problem)
+        assert choice.cost_bound <= in_bytes(best) <= choice.cost
+        assert choice.cost == in_bytes(priced(problem, choice))
+        sent = sum(problem.offers[diff].bytes for diff in choice.diffs.values())
+        unweighted = replace(problem, weights=Weights(per_diff=0))
+        assert choice.fewest_bytes <= in_bytes(least(unweighted)) <= sent
+
+    @given(detours())
+    def test_sends_nothing_in_vain(self, problem: Problem) -> None:
+        choice = choose(problem)
+        assert choice.diffs.keys() == needed(problem, choice)
+
+    @given(detours())
+    def test_misses_only_what_no_diffs_lead_to(self, problem: Problem) -> None:
+        choice = choose(problem)
+        assert set(problem.wanted) - choice.missing.keys() == set(problem.wanted) & reachable(
+            problem.offers
+        )
+
+    @given(detours(most=1))
+    def test_is_the_least_for_a_single_snapshot(self, problem: Problem) -> None:
+        choice = choose(problem)
+        if not choice.missing:
+            assert choice.cost == choice.cost_bound == in_bytes(least(problem))
+
+    @given(detours(), st.randoms(use_true_random=False))
+    def test_is_the_least_where_each_has_one_diff(
+        self, problem: Problem, rng: random.Random
+    ) -> None:
+        """As in a store where every snapshot was sent once."""
+        diffs = list(problem.offers)
+        rng.shuffle(diffs)
+        one_each = {diff.to: diff for diff in diffs}
+        problem = replace(
+            problem, offers={diff: problem.offers[diff] for diff in one_each.values()}
+        )
+        choice = choose(problem)
+        assert choice.cost == choice.cost_bound
+        sent = sum(problem.offers[diff].bytes for diff in choice.diffs.values())
+        assert sent == choice.fewest_bytes
+
+
 def joined(one: Problem, other: Problem) -> Problem:
     def moved(node: Uuid) -> Uuid:
         return Uuid(b"other" + node[5:])

@@ -4,7 +4,7 @@ A store that keeps diffs: one file for each in a directory, as a bucket has obje
 It is as simple as its contract allows, so that planning for chains can be tried end to end on real
 streams: files are named `<to>_<parent>`, and a file of notes beside it holds what the sender knew
 of the snapshot, and size and SHA-256 of each diff that makes it. A diff has its name only when it
-is whole.
+is whole. As a source it may name a single one of its snapshots; the others are then outside.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ if TYPE_CHECKING:
 class DiffDirectory(Store):
     """Diffs as files below one directory."""
 
-    def __init__(self, path: Path, weights: Weights | None = None) -> None:
+    def __init__(
+        self, path: Path, weights: Weights | None = None, *, single: bytes | None = None
+    ) -> None:
         super().__init__(str(path), Mode.WRITE)
         self.traits = Traits(
             measures=False, weights=weights or Weights(keeps_diffs=True), verifies=True
         )
-        self._path = path
+        self._path, self._single = path, single
         path.mkdir(exist_ok=True)
 
     def close(self) -> None:
@@ -80,7 +82,9 @@ class DiffDirectory(Store):
             notes = json.loads(self.notes(diff).read_text())
             name = notes["path"].encode("utf-8", "surrogateescape")
             snapshots[uuid] = Snapshot(uuid, uuid, None, None, notes["generation"], 0, name)
-        return Catalogue(tuple(snapshots.values()), diffs=diffs, partials=tuple(partials))
+        inside = tuple(s for s in snapshots.values() if self._single in (None, s.path))
+        outside = tuple(s for s in snapshots.values() if s not in inside)
+        return Catalogue(inside, outside, diffs=diffs, partials=tuple(partials))
 
     def measure(
         self, diffs: Sequence[Diff], limits: Mapping[Diff, int] = MappingProxyType({})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -16,7 +16,7 @@ from buttersink.catalogue import (
     Uuid,
     uuid_text,
 )
-from buttersink.planner import Action, Arrival, Plan, Reason, Step, Survey, make_plan
+from buttersink.planner import Action, Arrival, Plan, Reason, Step, Survey, Weights, make_plan
 from buttersink.planner.candidates import candidates
 from buttersink.planner.measuring import Measuring
 
@@ -243,6 +243,107 @@ class TestProblem:
     def test_of_a_copy_is_told_with_its_step(self) -> None:
         survey = Survey(copy=(Arrival(A, b"1", problem="taken"),))
         assert make_plan(survey, {}).steps == (Step(Action.COPY, b"1", A, problem="taken"),)
+
+
+class TestPassing:
+    """What nobody wants is sent where others start from it, and goes again."""
+
+    CHAIN: ClassVar = {(1, None): 9, (2, 1): 3, (3, 2): 2, (4, 3): 1}
+
+    def test_is_every_snapshot_on_the_way_of_a_chain(self) -> None:
+        survey = Survey(send=(Arrival(C, b"there/3"),), passing=(A, B, D))
+        plan = make_plan(survey, sizes(self.CHAIN))
+        assert [(step.path, step.passing) for step in plan.steps] == [
+            (b"1", True),
+            (b"2", True),
+            (b"there/3", False),
+        ]
+        assert [step.parent for step in plan.steps] == [None, A, B]
+        assert plan.send_bytes == plan.lower_bound == 14
+        assert plan.cost == plan.cost_bound
+        assert not plan.faults
+
+    def test_begins_at_what_the_destination_has(self) -> None:
+        survey = Survey(send=(Arrival(D, b"4"),), passing=(A, C), held=(B,))
+        plan = make_plan(survey, sizes(self.CHAIN))
+        assert [(step.path, step.passing) for step in plan.steps] == [(b"3", True), (b"4", False)]
+
+    def test_is_not_there_where_it_costs_more(self) -> None:
+        survey = Survey(send=(Arrival(C, b"3"),), passing=(A, B, D))
+        plan = make_plan(survey, sizes(self.CHAIN | {(3, None): 13}))
+        assert parents(plan) == {b"3": None}
+
+    def test_is_cheapest_by_the_bytes_of_all(self) -> None:
+        survey = Survey(send=(Arrival(C, b"3"),), passing=(A, B, D))
+        table = {(1, None): 90, (3, 1): 1, (2, None): 50, (3, 2): 40, (4, None): 5, (2, 4): 44}
+        assert parents(make_plan(survey, sizes(table))) == {b"2": None, b"3": b"2"}
+
+    def test_with_a_broken_chain_names_what_is_missing(self) -> None:
+        survey = Survey(send=(Arrival(D, b"4"), Arrival(A, b"1")), passing=(C,))
+        plan = make_plan(survey, sizes({(1, None): 9, (3, 2): 2, (4, 3): 1}))
+        assert [(step.path, step.problem) for step in plan.steps] == [
+            (b"1", ""),
+            (
+                b"4",
+                (
+                    "its chain starts from a snapshot that nothing leads to "
+                    "(00000000-0000-0000-0000-000000000002)"
+                ),
+            ),
+        ]
+        assert not plan.faults
+
+    def test_may_be_one_that_cannot_appear(self) -> None:
+        survey = Survey(send=(Arrival(A, b"1", problem="taken"), Arrival(B, b"2")), passing=(A,))
+        plan = make_plan(survey, sizes(self.CHAIN))
+        assert [(step.path, step.passing, step.problem) for step in plan.steps] == [
+            (b"1", True, ""),
+            (b"2", False, ""),
+            (b"1", False, "taken"),
+        ]
+
+    def test_takes_up_its_partial(self) -> None:
+        mine, other = Partial(b"p", A.uuid, 0), Partial(b"x/p", A.uuid, 0)
+        survey = Survey(send=(Arrival(B, b"2"),), passing=(A,), discard=(mine, other))
+        plan = make_plan(survey, sizes(self.CHAIN))
+        assert [step.path for step in plan.of(Action.DISCARD)] == [b"x/p"]
+
+    def test_stays_where_diffs_stay_diffs(self) -> None:
+        survey = Survey(send=(Arrival(C, b"3"),), passing=(A, B, D))
+        plan = make_plan(survey, sizes(self.CHAIN), Weights(keeps_diffs=True))
+        assert [(step.path, step.passing) for step in plan.steps] == [
+            (b"1", False),
+            (b"2", False),
+            (b"3", False),
+        ]
+
+    def test_where_diffs_stay_diffs_none_hangs_in_the_air(self) -> None:
+        survey = Survey(send=(Arrival(C, b"3"), Arrival(D, b"4")), passing=(B,))
+        plan = make_plan(
+            survey, sizes({(2, 1): 3, (3, 2): 2, (4, None): 9}), Weights(keeps_diffs=True)
+        )
+        assert [(step.path, bool(step.problem)) for step in plan.steps] == [
+            (b"4", False),
+            (b"3", True),
+        ]
+
+    def test_where_diffs_stay_diffs_is_not_kept_for_its_own_sake(self) -> None:
+        """Its link is there, and what that starts from is sent."""
+        stored = sizes({(2, 1): 3})
+        survey = Survey(send=(Arrival(C, b"3"),), passing=(A, B), stored=stored)
+        plan = make_plan(survey, sizes(self.CHAIN), Weights(keeps_diffs=True))
+        assert [(step.action, step.path) for step in plan.steps] == [
+            (Action.SEND, b"1"),
+            (Action.SEND, b"3"),
+        ]
+
+    def test_says_why_it_is_sent(self) -> None:
+        survey = Survey(send=(Arrival(B, b"2"),), passing=(A,))
+        plan = make_plan(survey, sizes(self.CHAIN))
+        assert [step.reason for step in plan.steps] == [
+            Reason("what is wanted starts from it"),
+            Reason(),
+        ]
 
 
 class TestStep:

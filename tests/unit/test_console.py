@@ -495,6 +495,43 @@ def test_plan_shows_what_cannot_be_made() -> None:
         """)
 
 
+PASSING = Plan(
+    (
+        replace(send(FIRST, None, measured(5)), passing=True),
+        send(LATER, FIRST, measured(7), b"x"),
+    )
+)
+
+
+def test_plan_shows_what_is_only_on_the_way() -> None:
+    assert planned(PASSING) == golden("""
+        /mnt/a/ -> ssh://h/b
+        Action  Size  Path     From     Source   Then
+        send     5 B  daily/1  full              removed afterwards
+        send     7 B  x        daily/1  daily/2
+        1 to send with 1 on the way, removed afterwards, 12 B (all full 1.5 KiB).
+        """)
+
+
+def test_json_tells_what_is_only_on_the_way() -> None:
+    stdout = io.StringIO()
+    out = console(stdout, as_json=True)
+    out.plan("a", "b", PASSING, False)  # noqa: FBT003
+    out.report(Report((replace(result(1, Status.DONE), passing=True),), 5, 1.0, ()))
+    written = document(stdout)
+    assert [step["passing"] for step in written["plan"]["steps"]] == [True, False]
+    assert [step["passing"] for step in written["result"]["steps"]] == [True]
+    assert written["plan"]["send_bytes"] == 12
+
+
+def test_report_does_not_count_what_was_only_on_the_way() -> None:
+    passed = tuple(replace(result(n, Status.DONE), passing=True) for n in (1, 2))
+    report = Report((*passed, result(3, Status.DONE)), 512, 200.0, ())
+    assert reported(report, PASSING) == (
+        "Sent 1 snapshot and 2 on the way, 512 B in 3 min 20 s (2 B/s).\n"
+    )
+
+
 def test_nothing_to_do_verbose_lists_what_is_kept() -> None:
     lines = planned(Plan((keep(4),)), verbose=1).splitlines()
     assert lines[2].split() == ["keep", "-", "kept/4"]
@@ -940,7 +977,7 @@ def entry(action: str, path: str, number: int, **keys: object) -> dict[str, obje
     nothing = dict.fromkeys(("from", "from_path", "size", "size_is"))
     start = {"action": action, "path": path, "uuid": uuid_text(uuid(number))}
     none = {"clone_sources": [], "depth": 0, "restore_bytes": None, "problem": None}
-    return {**start, **nothing, **none, **keys}
+    return {**start, **nothing, **none, "passing": False, **keys}
 
 
 def test_json_sync() -> None:
@@ -997,6 +1034,7 @@ def test_json_sync() -> None:
                     "resumed_from": 4096,
                     "seconds": 1.235,
                     "error": None,
+                    "passing": False,
                 },
                 {
                     "path": "daily/2",
@@ -1006,6 +1044,7 @@ def test_json_sync() -> None:
                     "resumed_from": None,
                     "seconds": 1.235,
                     "error": "why",
+                    "passing": False,
                 },
             ],
             "removed": ["old\udcff"],

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
 
-from buttersink.catalogue import Catalogue, Partial, Snapshot, Uuid, uuid_text
+from buttersink.catalogue import (
+    Catalogue,
+    Diff,
+    Exactness,
+    Partial,
+    Size,
+    Snapshot,
+    Uuid,
+    uuid_text,
+)
 from buttersink.errors import RefusedError
 from buttersink.planner import Arrival, PlanOptions, Survey, survey
 
@@ -153,6 +163,32 @@ class TestParents:
         lineage = MappingProxyType({uuid(1): uuid(2)})
         found = survey(Catalogue((A,), lineage=lineage), Catalogue(), KEEPING)
         assert found.lineage == lineage
+
+
+class TestPassing:
+    """Of a source that has no diffs but those it holds, what may be sent for others' sake."""
+
+    DIFFS = MappingProxyType({Diff(uuid(1), None): Size(5, Exactness.STORED)})
+
+    def of(self, *snapshots: Snapshot, outside: tuple[Snapshot, ...] = ()) -> Catalogue:
+        return replace(store(*snapshots, outside=outside), diffs=self.DIFFS)
+
+    def test_is_what_is_excluded_or_elsewhere(self) -> None:
+        found = survey(self.of(A, B, outside=(C,)), store(), excluding(b"^b$"))
+        assert (found.passing, found.others) == ((B, C), (B, C))
+
+    def test_is_not_what_the_destination_has(self) -> None:
+        there = store(copy(2, b"x"), outside=(copy(3, b"y"),))
+        found = survey(self.of(A, B, outside=(C,)), there, excluding(b"^b$"))
+        assert (found.passing, found.held) == ((), (B, C))
+
+    def test_is_what_cannot_appear_at_its_path(self) -> None:
+        found = survey(self.of(A, B), store(copy(9, b"a")), KEEPING)
+        assert found.passing == (A,)
+
+    def test_is_nothing_of_a_source_that_makes_any_diff(self) -> None:
+        found = survey(store(A, B, outside=(C,)), store(copy(9, b"a")), excluding(b"^b$"))
+        assert found.passing == ()
 
 
 class TestExclude:

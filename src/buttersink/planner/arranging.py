@@ -2,7 +2,8 @@
 From what has to be done to a plan of steps: choose the diffs, put them in order. No I/O here.
 
 Sends come parents first and among those that are possible the oldest first; then what the
-destination lets go, children first.
+destination lets go, children first. What is sent only because others start from it stays where
+diffs stay diffs, since they need it there; elsewhere it passes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from buttersink.planner.reaching import reachable
 from buttersink.planner.surveying import Arrival
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from buttersink.catalogue import Diff, Size, Snapshot, Uuid
     from buttersink.planner.choosing import Choice, Problem
@@ -51,13 +52,15 @@ def make_plan(
     problem = _problem(survey, sizes, weights, max_chain)
     choice = choose(problem)
     diffs = _Arranged(survey, problem, choice)
+    sends = tuple(diffs.sends())
+    passing = {step.snapshot.uuid for step in sends if step.passing and step.snapshot}
     return Plan(
         steps=(
             *_before(survey, diffs.kept()),
-            *diffs.sends(),
+            *sends,
             *_unsendable(survey, choice.missing),
             *diffs.deletions(),
-            *_after(survey, whole=not weights.keeps_diffs),
+            *_after(survey, passing, whole=not weights.keeps_diffs),
         ),
         lower_bound=choice.fewest_bytes,
         cost=choice.cost,
@@ -72,7 +75,8 @@ def _problem(
     from buttersink.planner.choosing import Problem
 
     arrivals = [arrival.snapshot.uuid for arrival in survey.send if not arrival.problem]
-    blocked = {arrival.snapshot.uuid for arrival in survey.send if arrival.problem}
+    passing = tuple(snapshot.uuid for snapshot in survey.passing)
+    blocked = {a.snapshot.uuid for a in survey.send if a.problem}.difference(passing)
     offers = {
         diff: size
         for diff, size in sizes.items()
@@ -80,13 +84,15 @@ def _problem(
     }
     held = tuple(snapshot.uuid for snapshot in survey.held)
     if not weights.keeps_diffs:
-        return Problem(tuple(arrivals), offers, held=frozenset(held), weights=weights)
+        return Problem(
+            tuple(arrivals), offers, optional=passing, held=frozenset(held), weights=weights
+        )
     there = reachable(survey.stored)
     stay = (s.uuid for s in (*survey.keep, *survey.stay) if s.uuid in there)
     return Problem(
         tuple(dict.fromkeys((*arrivals, *stay))),
         offers,
-        optional=held,
+        optional=(*held, *passing),
         stored=survey.stored,
         weights=weights,
         max_chain=max_chain,
@@ -108,10 +114,13 @@ def _unsendable(survey: Survey, missing: Mapping[Uuid, str]) -> Iterator[Step]:
             yield _arriving(Action.SEND, arrival, problem)
 
 
-def _after(survey: Survey, *, whole: bool = True) -> Iterator[Step]:
+def _after(survey: Survey, passing: Collection[Uuid] = (), *, whole: bool = True) -> Iterator[Step]:
+    """Yield what goes; the partials of what passes lie at the top, and are taken up by that."""
     for snapshot in survey.delete if whole else ():
         yield Step(Action.DELETE, snapshot.path, snapshot)
     for partial in survey.discard:
+        if partial.uuid in passing and b"/" not in partial.path:
+            continue
         yield Step(Action.DISCARD, partial.path, partial=partial)
 
 
@@ -131,7 +140,7 @@ class _Arranged:
     def __init__(self, survey: Survey, problem: Problem, choice: Choice) -> None:
         self._survey, self._problem, self._choice = survey, problem, choice
         self._sizes = {**problem.offers, **problem.stored}
-        self._known = {snapshot.uuid: snapshot for snapshot in survey.held}
+        self._known = {s.uuid: s for s in (*survey.held, *survey.passing)}
         self._arrivals = {a.snapshot.uuid: a for a in survey.send if not a.problem}
         self._known.update((uuid, a.snapshot) for uuid, a in self._arrivals.items())
         self._arrivals.update(
@@ -139,13 +148,20 @@ class _Arranged:
             for kept in survey.keep
             if kept.uuid in choice.diffs and choice.diffs[kept.uuid] not in problem.stored
         )
+        self._passing = {
+            snapshot.uuid: Arrival(snapshot, snapshot.path)
+            for snapshot in survey.passing
+            if snapshot.uuid not in self._arrivals
+        }
+        self._arrivals.update(self._passing)
         self._new = {uuid: d for uuid, d in choice.diffs.items() if d not in problem.stored}
 
     def kept(self) -> Iterator[Snapshot]:
         """Yield what is there and stays as it is, or is there again once its chain is whole."""
         yield from (snapshot for snapshot in self._survey.keep if snapshot.uuid not in self._new)
         for uuid, arrival in self._arrivals.items():
-            if uuid in self._choice.diffs and uuid not in self._new:
+            here = uuid in self._choice.diffs and uuid not in self._new
+            if here and uuid not in self._passing:
                 yield arrival.snapshot
 
     def sends(self) -> Iterator[Step]:
@@ -168,6 +184,7 @@ class _Arranged:
     def _send(self, uuid: Uuid) -> Step:
         arrival, diff = self._arrivals[uuid], self._new[uuid]
         chained = self._problem.weights.keeps_diffs
+        unwanted = uuid in self._passing
         return Step(
             Action.SEND,
             arrival.path,
@@ -177,7 +194,8 @@ class _Arranged:
             depth=self._choice.chains[uuid],
             restore=self._chain_bytes(uuid) if chained else 0,
             replaces=arrival.replaces,
-            reason=self._reason(self._choice.runners_up.get(uuid)),
+            passing=unwanted and not chained,
+            reason=self._reason(self._choice.runners_up.get(uuid), unwanted=unwanted),
         )
 
     def _chain_bytes(self, uuid: Uuid | None) -> int:
@@ -188,11 +206,13 @@ class _Arranged:
             uuid = diff.parent
         return total
 
-    def _reason(self, other: Diff | None) -> Reason:
+    def _reason(self, other: Diff | None, *, unwanted: bool) -> Reason:
+        note = "what is wanted starts from it" if unwanted else ""
         if other is None:
-            return Reason()
+            return Reason(note)
         chain = self._choice.chains.get(other.parent, 0) + 1 if other.parent else 1
         return Reason(
+            note,
             parent=self._known.get(other.parent) if other.parent else None,
             size=self._sizes[other],
             chain=chain if self._problem.weights.keeps_diffs else 0,

@@ -2,15 +2,15 @@
 Choose one diff for every wanted snapshot so that all of them together cost least. No I/O here.
 
 Snapshots are nodes, diffs are arcs, and nothing at all is the root; so is what a destination holds
-whole. Where snapshots arrive whole the cheapest arborescence is the cheapest choice, proven. Where
-diffs stay diffs, those that the destination has are arcs that cost nothing to take, and chains have
-a price: see `descent`. Diffs that make no sense are left out and told of, and what no diff leads to
-is missing in the choice; the rest is chosen all the same.
+whole. Where snapshots arrive whole the cheapest arborescence is the cheapest choice, proven, unless
+others may be on the way: see `waypoints`. Where diffs stay diffs, those that are there already are
+arcs that cost nothing to take, and chains have a price: see `descent`. Diffs that make no sense are
+left out and told of, and what no diff leads to is missing in the choice; the rest is chosen.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -86,7 +86,8 @@ def choose(problem: Problem) -> Choice:
     """Return the cheapest choice; proven where snapshots arrive whole, nearly so elsewhere."""
     faults = dict(_faults(problem))
     graph = _Graph(problem, faults)
-    result = _chained(problem, graph) if problem.weights.keeps_diffs else _whole(graph)
+    chained = problem.weights.keeps_diffs or problem.optional
+    result = _chained(problem, graph) if chained else _whole(graph)
     diffs = {
         uuid: graph.arcs[result.entering[node]]
         for uuid, node in graph.number.items()
@@ -105,12 +106,13 @@ def choose(problem: Problem) -> Choice:
 
 
 def _faults(problem: Problem) -> Iterator[tuple[Diff, PlanError]]:
-    """Yield the offers that make no sense."""
+    """Yield the offers that make no sense; to have no use for an optional snapshot is no fault."""
+    optional = set(problem.optional)
     known = {*problem.wanted, *problem.optional, *problem.held, *_ends(problem.stored)}
     for diff, size in problem.offers.items():
         if diff.to not in known:
             why = "nobody knows that snapshot"
-        elif diff.parent and diff.parent not in known:
+        elif diff.parent and diff.parent not in known and diff.to not in optional:
             why = f"it starts from {uuid_text(diff.parent)}, a snapshot that is in neither place"
         elif size.bytes < 0:
             why = f"its length is {size.bytes} bytes"
@@ -131,11 +133,27 @@ def _why_missing(uuid: Uuid, problem: Problem, graph: _Graph) -> str:
     starts = [diff.parent for diff in (*problem.offers, *problem.stored) if diff.to == uuid]
     if not starts:
         return "no diff that makes it is known"
-    lost = [uuid_text(parent) for parent in starts if parent and parent not in graph.number]
+    lost = [parent for parent in starts if parent and parent not in graph.number]
     if problem.max_chain is not None and len(lost) < len(starts):
         return f"no chain of at most {problem.max_chain} diffs leads to it"
-    names = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
-    return f"what makes it starts from a snapshot that nothing leads to ({names})"
+    ends = _ends_of_chains(lost, (*problem.offers, *problem.stored))
+    link = "what makes it starts" if ends and ends[0] in lost else "its chain starts"
+    names = ", ".join(map(uuid_text, (ends or lost)[:3])) + (", ..." if len(ends) > 3 else "")
+    return f"{link} from a snapshot that nothing leads to ({names})"
+
+
+def _ends_of_chains(lost: Iterable[Uuid], diffs: Iterable[Diff]) -> list[Uuid]:
+    """Return those that no diff makes among the snapshots that nothing leads to, and theirs."""
+    origins: dict[Uuid, list[Uuid]] = {}
+    for diff in diffs:
+        if diff.parent:
+            origins.setdefault(diff.to, []).append(diff.parent)
+    seen = dict.fromkeys(lost)
+    waiting = list(seen)
+    for uuid in waiting:
+        waiting += (new := dict.fromkeys(u for u in origins.get(uuid, ()) if u not in seen))
+        seen |= new
+    return [uuid for uuid in seen if uuid not in origins]
 
 
 class _Graph:
@@ -208,8 +226,9 @@ def _whole(graph: _Graph) -> _Result:
 
 
 def _chained(problem: Problem, graph: _Graph) -> _Result:
-    """Choose where diffs stay diffs."""
+    """Choose where diffs stay diffs, or where others than the wanted ones may be on the way."""
     from buttersink.planner.descent import Network, cheapest_chains
+    from buttersink.planner.waypoints import cheapest_ways
 
     goals = set(problem.wanted)
     wanted = [False, *(uuid in goals for uuid in graph.number)]
@@ -217,6 +236,10 @@ def _chained(problem: Problem, graph: _Graph) -> _Result:
     network = Network(
         len(graph), graph.tails, graph.heads, graph.prices, rates, graph.stored, wanted
     )
+    if not problem.weights.keeps_diffs:
+        ways = cheapest_ways(network)
+        fewest_bytes = cheapest_ways(replace(network, costs=graph.lengths)).lower_bound
+        return _Result(ways.entering, ways.depths, ways.cost, ways.lower_bound, fewest_bytes)
     chains = cheapest_chains(network, problem.max_chain)
     lengths = [
         0 if stored or not wanted[head] else length

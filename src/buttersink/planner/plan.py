@@ -64,6 +64,8 @@ class Step:
             `--delete` lets go as soon as the new one is durable.
         diff: Delete, where diffs stay diffs: the one that goes. None lets the snapshot go.
         partial: Discard: what is discarded.
+        passing: Send: nobody wants this snapshot, but others start from it. It never gets a name,
+            and goes when those are there. `path` is then its path at the source.
         problem: Send and copy: why it cannot be carried out; empty if it can.
         reason: Why this and not another.
 
@@ -80,6 +82,7 @@ class Step:
     replaces: Snapshot | None = None
     diff: Diff | None = None
     partial: Partial | None = None
+    passing: bool = False
     problem: str = ""
     reason: Reason | None = None
 

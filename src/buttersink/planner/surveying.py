@@ -73,6 +73,8 @@ class Survey:
         send: Only at the source.
         held: The source's snapshots that the destination's file system has, too: the parents.
         others: The rest of the source's; they show how the history went.
+        passing: The source's that may be sent only because others start from them: of one that has
+            no diffs but those it holds, what is not wanted or cannot appear at its path.
         lineage: Own UUID to parent UUID of the source's subvolumes.
         delete: The destination's that the source does not have, and that go.
         stay: The destination's that the source does not have, and that do not go.
@@ -88,6 +90,7 @@ class Survey:
     send: tuple[Arrival, ...] = ()
     held: tuple[Snapshot, ...] = ()
     others: tuple[Snapshot, ...] = ()
+    passing: tuple[Snapshot, ...] = ()
     lineage: Mapping[Uuid, Uuid] = field(default_factory=lambda: MappingProxyType({}))
     delete: tuple[Snapshot, ...] = ()
     stay: tuple[Snapshot, ...] = ()
@@ -130,6 +133,8 @@ def survey(
     delete = tuple(_deletable(source, destination, options, replaced))
     going = {snapshot.own_uuid for snapshot in delete} | replaced
     held = tuple(s for uuid, s in known.items() if uuid in here)
+    others = tuple(s for uuid, s in known.items() if uuid not in here and uuid not in wanted)
+    blocked = tuple(s for s, arrival in arrivals if arrival.problem and s.uuid not in here)
     return Survey(
         keep=keep,
         copy=tuple(
@@ -139,7 +144,8 @@ def survey(
         ),
         send=tuple(arrival for s, arrival in arrivals if s.uuid not in outside),
         held=held,
-        others=tuple(s for uuid, s in known.items() if uuid not in here and uuid not in wanted),
+        others=others,
+        passing=(*others, *blocked) if source.diffs else (),
         lineage=source.lineage,
         delete=delete,
         stay=tuple(

@@ -198,7 +198,14 @@ class Store(ABC):
         `step.replaces` names is gone. On any exception nothing lies there, and at most a partial is
         left. `ConflictError` if the path is taken, `NoSpaceError` or another `ReceiveError` if the
         bytes cannot be taken; no error if only the sender failed.
+
+        With `step.passing`, which a store of diffs never sees, the snapshot never has a name, here
+        or for another tool: on a clean exit later diffs can start from it until it is released, and
+        what a crash leaves of it is a partial.
         """
+
+    def release(self, step: Step) -> None:  # noqa: B027  a store of diffs lets nothing pass
+        """Delete what a passing step brought, or left; no error if there is nothing."""
 
     @abstractmethod
     def copy(self, step: Step) -> None:

@@ -126,6 +126,18 @@ class Place(AbstractContextManager["Place"]):
         """Make such a copy that goes before the snapshot gets its name."""
         self.snapshot(source_fd, base_name(self._uuid, self._stand_ins()), uuid, generation)
 
+    def arrived(self, received: Uuid) -> SubvolumeInfo:
+        """Return what lies under the partial name; `ReceiveError` unless it was received whole."""
+        with (
+            translating(ReceiveError, "cannot complete the snapshot", self.path),
+            self._opened(self.partial) as fd,
+        ):
+            info = subvolume_at(fd)
+        if (info.read_only, info.received_uuid) != (True, received):
+            why = "what was received is not what was sent"
+            raise ReceiveError("cannot complete the snapshot", where=self.path, why=why)
+        return info
+
     def commit(
         self, snapshot: Snapshot, received: Uuid, replaces: Snapshot | None
     ) -> SubvolumeInfo:
@@ -138,14 +150,11 @@ class Place(AbstractContextManager["Place"]):
             replaces: What lies under the final name now, and goes.
 
         """
+        info = self.arrived(received)
         with (
             translating(ReceiveError, "cannot complete the snapshot", self.path),
             self._opened(self.partial) as fd,
         ):
-            info = subvolume_at(fd)
-            if (info.read_only, info.received_uuid) != (True, received):
-                why = "what was received is not what was sent"
-                raise ReceiveError("cannot complete the snapshot", where=self.path, why=why)
             libc.sync_filesystem(fd)
             ioctl.set_read_only(fd, read_only=False)
             ioctl.set_received(fd, snapshot.uuid, snapshot.generation)

@@ -121,8 +121,9 @@ class Index:
         return snapshot.subvolume_id in self._inside
 
     def is_found(self, snapshot: Snapshot) -> bool:
-        """Return whether it is just this one that has its effective UUID as received UUID."""
-        return self.received.get(snapshot.uuid) == {snapshot.subvolume_id}
+        """Return whether it is just this one that has its received UUID."""
+        received = snapshot.received_uuid
+        return received is not None and self.received.get(received) == {snapshot.subvolume_id}
 
     def top_path(self, snapshot: Snapshot) -> bytes:
         """Return a snapshot's path from the top level of the file system."""
@@ -132,25 +133,43 @@ class Index:
         """Return the transaction, of this file system, that last changed a snapshot's content."""
         return self._ctransid[snapshot.subvolume_id]
 
-    def add(self, snapshot: Snapshot, own_uuid: Uuid, subvolume_id: int, path: bytes) -> None:
-        """Note that a snapshot has arrived here, at a path relative to the directory."""
+    def add(
+        self,
+        snapshot: Snapshot,
+        own_uuid: Uuid,
+        subvolume_id: int,
+        path: bytes,
+        received: Uuid | None = None,
+    ) -> None:
+        """
+        Note that a snapshot has arrived here, at a path relative to the directory.
+
+        One that only passes has an invented received UUID, which is then to be given.
+        """
+        received = received or snapshot.uuid
         here = replace(
             snapshot,
             own_uuid=own_uuid,
-            received_uuid=snapshot.uuid,
+            received_uuid=received,
             path=path,
             subvolume_id=subvolume_id,
         )
         self._by_uuid.setdefault(snapshot.uuid, []).insert(0, here)
         self._top_path[subvolume_id] = join(self.directory, path)
         self._inside.add(subvolume_id)
-        self.received.setdefault(snapshot.uuid, set()).add(subvolume_id)
+        self.received.setdefault(received, set()).add(subvolume_id)
 
     def forget(self, snapshot: Snapshot) -> None:
         """Note that a snapshot of this index is gone; another of its effective UUID may be left."""
         same = self._by_uuid[snapshot.uuid]
         same[:] = [each for each in same if each.subvolume_id != snapshot.subvolume_id]
-        self.received.get(snapshot.uuid, set()).discard(snapshot.subvolume_id)
+        self.received.get(snapshot.received_uuid or b"", set()).discard(snapshot.subvolume_id)
+
+    def release(self, uuid: Uuid) -> None:
+        """Note that what passed under an invented received UUID is gone, if it was here."""
+        for snapshot in self._by_uuid.get(uuid, ())[:1]:
+            if snapshot.received_uuid not in (None, uuid):
+                self.forget(snapshot)
 
 
 def _preference(snapshot: Snapshot) -> tuple[bool, int]:

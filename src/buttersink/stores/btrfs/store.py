@@ -261,6 +261,10 @@ class BtrfsStore(Store):
         """Snapshot what lies elsewhere on the file system; see `Writer.copy`."""
         self._writer().copy(step, _snapshot_of(step))
 
+    def release(self, step: Step) -> None:
+        """Delete what passed; see `Writer.release`."""
+        self._writer().release(_snapshot_of(step))
+
     def _writer(self) -> Writer:
         from buttersink.stores.btrfs.writing import Writer
 

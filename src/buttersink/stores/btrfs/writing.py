@@ -1,7 +1,9 @@
 """
 How snapshots come into a btrfs directory: received from a stream, or copied in place.
 
-Either way they arrive under a partial name and are committed there; see `arrival`.
+Either way they arrive under a partial name and are committed there; see `arrival`. What only passes
+is never committed: it lies under its partial name at the top of the location, with its invented
+received UUID, until it is released.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from buttersink.kernel.mounts import PrivateMount, device_of, mount_of
 from buttersink.kernel.subvolumes import join
 from buttersink.stores.btrfs.arrival import Place
 from buttersink.stores.btrfs.directory import open_subvolume, translating
+from buttersink.stores.btrfs.index import partial_name
 from buttersink.stores.btrfs.receiving import ReceiveProcess
 from buttersink.stream import Identity
 
@@ -55,7 +58,7 @@ class Writer:
         """Feed `btrfs receive` beside the final place; commit on a clean exit, else clear away."""
         with self._arriving(step, snapshot) as (place, received):
             identity = self._identity(step, snapshot, place, received)
-            directory = join(self._index.directory, os.path.dirname(step.path))
+            directory = join(self._index.directory, os.path.dirname(place.path))
             inside = join(self._mount.path, directory)
             process = ReceiveProcess(self._mount, inside, identity, self._fd)
             try:
@@ -70,16 +73,28 @@ class Writer:
         with self._arriving(step, snapshot) as (place, received), self._opened(snapshot) as fd:
             place.snapshot(fd, place.partial, received, snapshot.generation)
 
+    def release(self, snapshot: Snapshot) -> None:
+        """Delete what passed; no error if it is not there."""
+        with self._passing_place(snapshot) as place:
+            place.clear()
+        self._index.release(snapshot.uuid)
+
+    def _passing_place(self, snapshot: Snapshot) -> Place:
+        """Return the place of a snapshot that only passes: its final name is its partial one."""
+        return Place(self._fd, partial_name(snapshot.uuid), snapshot.uuid)
+
     @contextmanager
     def _arriving(self, step: Step, snapshot: Snapshot) -> Iterator[tuple[Place, Uuid]]:
         """Yield a free place and the received UUID to arrive with; then commit or clear."""
         received = Uuid(os.urandom(16))
-        with Place(self._fd, step.path, snapshot.uuid) as place:
-            place.require_free(step.replaces)
+        with self._place(step, snapshot) as place:
             place.clear()
             try:
                 yield place, received
-                info = place.commit(snapshot, received, step.replaces)
+                if step.passing:
+                    info = place.arrived(received)
+                else:
+                    info = place.commit(snapshot, received, step.replaces)
             except NoSpaceError as error:
                 place.clear()
                 raise self._full(step, error) from error
@@ -88,7 +103,19 @@ class Writer:
                 raise
         if step.replaces is not None:
             self._index.forget(step.replaces)
-        self._index.add(snapshot, Uuid(info.uuid), info.id, step.path)
+        invented = received if step.passing else None
+        self._index.add(snapshot, Uuid(info.uuid), info.id, place.path, invented)
+
+    @contextmanager
+    def _place(self, step: Step, snapshot: Snapshot) -> Iterator[Place]:
+        """Yield where a step's snapshot arrives; `ConflictError` if its name is taken."""
+        if step.passing:
+            with self._passing_place(snapshot) as place:
+                yield place
+            return
+        with Place(self._fd, step.path, snapshot.uuid) as place:
+            place.require_free(step.replaces)
+            yield place
 
     def _identity(self, step: Step, snapshot: Snapshot, place: Place, received: Uuid) -> Identity:
         """
@@ -96,19 +123,18 @@ class Writer:
 
         `btrfs receive` looks a parent up by received UUID, then by own UUID, and a clone source (in
         btrfs-progs 6.2) by received UUID only, and takes the oldest of several. Where that would
-        find another one, a stand-in with an invented received UUID is snapshotted from ours.
+        find another one, a stand-in with an invented received UUID is snapshotted from ours. One
+        that passes has such a UUID already.
         """
         clones: dict[bytes, bytes] = {snapshot.uuid: received}
         name = None
         if step.parent is not None:
             parent = self._index[step.parent.uuid]
             name = parent.own_uuid if parent.own_uuid not in self._index.received else None
-            if name is None or not self._index.is_found(parent):
-                clones[parent.uuid] = stand_in = self._stand_in(parent, place)
-                name = name or stand_in
+            clones[parent.uuid] = found = self._found_by(parent, place, stand_in=name is None)
+            name = name or found
         for source in (self._index[clone.uuid] for clone in step.clones):
-            if not self._index.is_found(source):
-                clones[source.uuid] = self._stand_in(source, place)
+            clones[source.uuid] = self._found_by(source, place)
         return Identity(
             uuid=received,
             generation=snapshot.generation,
@@ -117,8 +143,10 @@ class Writer:
             clones=clones,
         )
 
-    def _stand_in(self, source: Snapshot, place: Place) -> Uuid:
-        """Make a stand-in for a snapshot; return the received UUID by which it is found."""
+    def _found_by(self, source: Snapshot, place: Place, *, stand_in: bool = False) -> Uuid:
+        """Return the received UUID of a snapshot or, if need be, of a stand-in made for it."""
+        if source.received_uuid is not None and self._index.is_found(source) and not stand_in:
+            return source.received_uuid
         invented = Uuid(os.urandom(16))
         with self._opened(source) as fd:
             place.stand_in(fd, invented, source.generation)
