@@ -279,12 +279,12 @@ def detours(draw: st.DrawFn, most: int = 3) -> Problem:
     )
 
 
-def needed(problem: Problem, choice: Choice) -> set[Uuid | None]:
+def needed(problem: Problem, choice: Choice) -> set[Uuid]:
     """Return the snapshots that the wanted ones are made by way of, themselves included."""
-    found: set[Uuid | None] = set()
+    found: set[Uuid] = set()
     for goal in problem.wanted:
         node: Uuid | None = goal
-        while node in choice.diffs and node not in found:
+        while node and node in choice.diffs and node not in found:
             found.add(node)
             node = choice.diffs[node].parent
     return found

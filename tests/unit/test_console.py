@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import rich.progress  # noqa: F401  takes the real clock before a test turns it
@@ -905,7 +905,7 @@ def test_a_terminal_that_goes_away_ends_no_transfer(clock: Clock) -> None:
 # JSON
 
 
-def document(stdout: io.StringIO) -> dict[str, object]:
+def document(stdout: io.StringIO) -> dict[str, Any]:
     text = stdout.getvalue()
     assert text.isascii()
     assert text.endswith("}\n")

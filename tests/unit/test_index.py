@@ -8,14 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buttersink.catalogue import Exactness, Partial, Size, Uuid
+from buttersink.catalogue import Exactness, Partial, Size, Snapshot, Uuid
 from buttersink.kernel.subvolumes import Subvolume
 from buttersink.stores.btrfs.index import Index, base_name, partial_name, uuid_of_partial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from buttersink.catalogue import Snapshot
 
 UUID = Uuid(bytes.fromhex("00112233445566778899aabbccddeeff"))
 NOTHING = Uuid(bytes(16))
@@ -303,6 +301,36 @@ class TestReceived:
         )
         expected = {9: True, 8: False, 259: False}
         assert {number: found.is_found(found[uuid(number)]) for number in expected} == expected
+
+
+class TestPassing:
+    """What is here for a while, under an invented received UUID."""
+
+    def test_is_found_by_what_was_invented_until_it_is_released(self) -> None:
+        found = index(subvolume(257, b"snaps/a"))
+        passing = Snapshot(UUID, UUID, None, None, 7, 0, b"source/path")
+        found.add(passing, uuid(300), 300, partial_name(UUID), received=uuid(99))
+        here = found[UUID]
+        assert (here.own_uuid, here.received_uuid) == (uuid(300), uuid(99))
+        assert found.is_found(here)
+        assert found.top_path(here) == b"snaps/" + partial_name(UUID)
+        found.release(UUID)
+        assert not found.is_found(here)
+        assert UUID not in found.received
+
+    def test_gives_way_to_the_snapshot_that_was_there(self) -> None:
+        found = index(subvolume(257, b"snaps/a", received=9))
+        before = found[uuid(9)]
+        found.add(before, uuid(300), 300, partial_name(uuid(9)), received=uuid(99))
+        found.release(uuid(9))
+        assert found[uuid(9)] == before
+
+    def test_that_is_not_there_releases_nothing_else(self) -> None:
+        found = index(subvolume(257, b"snaps/a", received=9), subvolume(258, b"snaps/b"))
+        for number in (9, 258, 1):
+            found.release(uuid(number))
+        assert [found[uuid(number)].subvolume_id for number in (9, 258)] == [257, 258]
+        assert found.is_found(found[uuid(9)])
 
 
 class TestLineage:
