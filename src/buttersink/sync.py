@@ -144,13 +144,14 @@ class _Run:
                 self._release(parent.uuid)
 
     def _release(self, uuid: Uuid) -> None:
-        step = self._passing.pop(uuid, None)
-        if step is not None:
-            try:
-                self._destination.release(step)
-            except Error as error:
-                self._errors.append(str(error))
-                self._reporter.failed(error)
+        if uuid not in self._passing:
+            return
+        try:
+            self._destination.release(self._passing[uuid])
+        except Error as error:
+            self._errors.append(str(error))
+            self._reporter.failed(error)
+        del self._passing[uuid]  # not where an interruption has kept it from going
 
     def _without_lost(self, step: Step) -> Step:
         """Return a step that takes data from no snapshot that did not arrive; how long is open."""
@@ -175,6 +176,7 @@ class _Run:
             self._reporter.transfer_ended(transfer, error)
         if error or why_not:
             self._lost.add(transfer.uuid)
+            self._passing.pop(transfer.uuid, None)
         status = Status.SKIPPED if why_not else Status.FAILED if error else Status.DONE
         text = why_not or (str(error) if error else None)
         seconds = time.monotonic() - started

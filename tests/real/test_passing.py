@@ -116,6 +116,20 @@ def fetch(
         return plan, sync.carry_out(plan, store, target, reporter or Reporter())
 
 
+class Swapping(Reporter):
+    """Puts a file in the place of what passes, when the transfer with this number has ended."""
+
+    def __init__(self, number: int, place: Path) -> None:
+        self._number, self._place = number, place
+
+    def transfer_ended(self, transfer: Transfer, error: Exception | None) -> None:
+        """Do it."""
+        assert error is None
+        if transfer.number == self._number:
+            self._place.rename(self._place.with_name("moved"))
+            self._place.touch()
+
+
 class At(Reporter):
     """Does something at the first bytes of the transfer with this number."""
 
@@ -370,6 +384,17 @@ def test_a_broken_chain_names_what_is_missing_and_the_rest_is_done(
     plan, report = fetch(archive, destination, archive.chain[0])
     assert report.complete
     assert os.listdir(destination) == [archive.chain[0]]
+
+
+def test_one_that_cannot_be_removed_is_told(archive: Archive, destination: Path) -> None:
+    name = archive.partial(archive.chain[-2])
+    swapping = Swapping(len(archive.chain), destination / name)
+    _plan, report = fetch(archive, destination, archive.chain[-1], reporter=swapping)
+    assert not report.complete
+    assert {step.status for step in report.steps} == {Status.DONE}
+    (error,) = report.errors
+    assert name in error
+    assert sorted(os.listdir(destination)) == sorted([name, "moved", archive.chain[-1]])
 
 
 def test_from_diffs_to_diffs_the_chain_stays(
