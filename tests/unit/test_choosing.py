@@ -337,6 +337,22 @@ class TestPassing:
             (Action.SEND, b"3"),
         ]
 
+    def test_with_delete_what_is_excluded_is_left_as_it_is(self) -> None:
+        """Even where a smaller diff than the one stored is to be had."""
+        survey = Survey(
+            keep=(A,),
+            stay=(B,),
+            held=(A, B),
+            send=(Arrival(C, b"3"),),
+            stored=sizes({(1, None): 10**6, (2, None): 10**9}),
+            prunes=True,
+        )
+        plan = make_plan(survey, sizes({(2, 1): 5, (3, 2): 1}), Weights(keeps_diffs=True))
+        assert [(step.action, step.path) for step in plan.steps] == [
+            (Action.KEEP, b"1"),
+            (Action.SEND, b"3"),
+        ]
+
     def test_says_why_it_is_sent(self) -> None:
         survey = Survey(send=(Arrival(B, b"2"),), passing=(A,))
         plan = make_plan(survey, sizes(self.CHAIN))

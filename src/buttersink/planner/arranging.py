@@ -87,6 +87,9 @@ def _problem(
         return Problem(
             tuple(arrivals), offers, optional=passing, held=frozenset(held), weights=weights
         )
+    # what is excluded, or goes, is not sent once more, however small the diff would be
+    left_alone = set(held).difference(snapshot.uuid for snapshot in survey.keep)
+    offers = {diff: size for diff, size in offers.items() if diff.to not in left_alone}
     there = reachable(survey.stored)
     stay = (s.uuid for s in (*survey.keep, *survey.stay) if s.uuid in there)
     return Problem(
