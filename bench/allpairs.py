@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
 
-from buttersink import Mode, Role, parse_location
+from buttersink import Mode, Role
 from buttersink.catalogue import Diff
 from buttersink.kernel import ioctl
+from buttersink.location import Location
 from buttersink.stores.btrfs import BtrfsStore
 from buttersink.stores.btrfs.sending import sending
 from buttersink.stream import StreamSize
@@ -59,7 +60,7 @@ class AllPairs:
 
     @contextmanager
     def _opened(self) -> Iterator[BtrfsStore]:
-        location = parse_location(os.fsencode(self._directory) + b"/")
+        location = Location(os.fsencode(self._directory), all_below=True)
         with BtrfsStore(location, Mode.READ, Role.SOURCE) as store:
             store.catalogue()
             yield store

@@ -36,8 +36,9 @@ from bench.local import IMAGE_BYTES, Document, filesystem, machine, raw_seconds,
 from bench.planner import CHAINED
 from bench.realhistory import KINDS, make
 from bench.tables import print_rows
-from buttersink import Mode, Role, parse_location, sync
+from buttersink import Mode, Role, sync
 from buttersink.catalogue import Diff, Measurement, Uuid
+from buttersink.location import Location
 from buttersink.planner.arborescence import minimum_arborescence
 from buttersink.planner.costs import UNIT
 from buttersink.planner.descent import Network, cheapest_chains
@@ -50,7 +51,6 @@ from tests.support.loopfs import mounted, run
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from buttersink.location import Location
     from buttersink.planner.plan import Step
 
 Measured = dict[Diff, Measurement]
@@ -177,7 +177,7 @@ def _uuid(text: str) -> Uuid:
 
 def open_source(directory: Path) -> NotingStore:
     """Open all snapshots below a directory."""
-    return NotingStore(parse_location(os.fsencode(directory) + b"/"))
+    return NotingStore(Location(os.fsencode(directory), all_below=True))
 
 
 def measure_case(case: Case, directory: Path, runs: int) -> Result:
@@ -207,7 +207,7 @@ def measure_case(case: Case, directory: Path, runs: int) -> Result:
 def plan_and_send(source: Path, directory: Path) -> tuple[list[Diff], Measured, Timed]:
     """Plan, then send that with btrfs-progs; return the diffs, what was measured, and times."""
     with filesystem(directory, "destination") as target:
-        there = parse_location(os.fsencode(target) + b"/")
+        there = Location(os.fsencode(target), all_below=True)
         with (
             open_source(source) as store,
             BtrfsStore(there, Mode.APPEND, Role.DESTINATION) as destination,

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from buttersink.console import Console
 from buttersink.errors import Error, UsageError, printable
-from buttersink.location import Location, parse_location
+from buttersink.location import parse_location
 from buttersink.planner import PlanOptions
-from buttersink.stores import Cache, Mode, Role, open_store
+from buttersink.stores import Cache, Mode, Role, Uploads, open_store
 from buttersink.sync import Options, carry_out, list_store, plan_clean_up, prepare
 from buttersink.verdict import Depth
 from buttersink.version import program_version
@@ -30,25 +30,31 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import TextIO
 
+    from buttersink.location import AnyLocation
     from buttersink.report import Report
+
+_MIB = 1024 * 1024
 
 _DESCRIPTION = """\
 Make the read-only btrfs snapshots in DST the same set as in SRC, sending as few bytes as can be.
 With one location, list it."""
 
 _EPILOG = """\
-SRC with a slash at its end is every snapshot below that directory; without, it is that one
+SRC and DST are directories of btrfs file systems, or s3://bucket/prefix/, where differences are
+kept as they are sent. SRC with a slash at its end is every snapshot below; without, it is that one
 snapshot. DST is always a directory: a snapshot SRC/a/b becomes DST/a/b. Snapshots are known by
 their UUIDs, so one that DST holds under another name is not sent again.
 
-Needs root. Exit status: 0 all done, 1 something failed (what did not depend on it was done), 2 bad
-usage, 3 another run is writing to DST, 128+n ended by signal n.
+A directory needs root. Exit status: 0 all done, 1 something failed (what did not depend on it was
+done), 2 bad usage, 3 another run is writing to DST, 128+n ended by signal n.
 
 Examples:
   buttersink /mnt/data/snapshots/                     list, with sizes
   buttersink -n /mnt/data/snapshots/ /mnt/backup/     show what would be sent, and from what
   buttersink /mnt/data/snapshots/ /mnt/backup/        send it
   buttersink /mnt/data/snapshots/monday /mnt/backup/  send one snapshot
+  buttersink /mnt/data/snapshots/ s3://bucket/home/   upload it
+  buttersink s3://bucket/home/monday /mnt/restore/    bring one snapshot back
 """
 
 
@@ -63,6 +69,7 @@ class _Arguments(argparse.Namespace):
     verbose: int
     logfile: str | None
     part_size: int | None
+    storage_class: str | None
     max_chain: int | None
     exclude: list[str]
     json: bool
@@ -127,8 +134,14 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--part-size",
         metavar="MiB",
-        type=_positive,
-        help="size of the parts in which an upload is sent; of no effect between directories",
+        type=_part_size,
+        help="size of the parts in which a diff is sent to S3, 5 to 5120 (16 if not given); of no "
+        "effect between directories",
+    )
+    add(
+        "--storage-class",
+        metavar="CLASS",
+        help="S3 storage class of what is sent, such as STANDARD_IA",
     )
     add(
         "--max-chain",
@@ -155,6 +168,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _part_size(text: str) -> int:
+    if not 5 <= (size := _positive(text)) <= 5120:  # S3 user guide, multipart upload limits
+        raise argparse.ArgumentTypeError(f"not between 5 and 5120: {text!r}")
+    return size
+
+
 def _patterns(texts: Sequence[str]) -> tuple[re.Pattern[bytes], ...]:
     patterns = []
     for text in texts:
@@ -165,7 +184,7 @@ def _patterns(texts: Sequence[str]) -> tuple[re.Pattern[bytes], ...]:
     return tuple(patterns)
 
 
-def _locations(arguments: _Arguments) -> list[Location]:
+def _locations(arguments: _Arguments) -> list[AnyLocation]:
     locations = [parse_location(os.fsencode(text)) for text in arguments.locations]
     if len(locations) > 2:
         raise UsageError("more than two locations", hint="See buttersink --help.")
@@ -191,22 +210,24 @@ def _refuse_with_verify(arguments: _Arguments) -> None:
         )
 
 
-def _verify(location: Location, depth: Depth, arguments: _Arguments, console: Console) -> int:
+def _verify(location: AnyLocation, depth: Depth, arguments: _Arguments, console: Console) -> int:
     """Verify one location; 1 if anything is broken."""
     from buttersink.verifying import verify
 
     options = PlanOptions(exclude=_patterns(arguments.exclude))
-    with open_store(location, Mode.READ, Role.LISTING) as store:
+    uploads = _uploads(arguments, console)
+    with open_store(location, Mode.READ, Role.LISTING, uploads=uploads) as store:
         verdict = verify(store, depth, options, console)
         console.verdict(str(location), verdict)
     return 0 if verdict.sound else 1
 
 
-def _list(location: Location, arguments: _Arguments, options: Options, console: Console) -> int:
+def _list(location: AnyLocation, arguments: _Arguments, options: Options, console: Console) -> int:
     """List one location; with --delete discard its partial transfers, too."""
     clean = arguments.delete and not arguments.dry_run
     mode, cache = Mode.WRITE if clean else Mode.READ, _cache(arguments, console)
-    with open_store(location, mode, Role.LISTING, cache) as store:
+    uploads = _uploads(arguments, console)
+    with open_store(location, mode, Role.LISTING, cache, uploads) as store:
         shown = not (arguments.delete and arguments.json)  # one document, and that tells of the run
         found = list_store(store, options if shown else replace(options, estimate=True), console)
         if shown:
@@ -220,19 +241,19 @@ def _list(location: Location, arguments: _Arguments, options: Options, console: 
 
 
 def _sync(
-    source: Location,
-    destination: Location,
+    source: AnyLocation,
+    destination: AnyLocation,
     arguments: _Arguments,
     options: Options,
     console: Console,
 ) -> int:
     mode = Mode.WRITE if arguments.delete else Mode.APPEND
+    mode = Mode.READ if arguments.dry_run else mode
+    cache, uploads = _cache(arguments, console), _uploads(arguments, console)
     with ExitStack() as stack:
-        from_store = stack.enter_context(
-            open_store(source, Mode.READ, Role.SOURCE, _cache(arguments, console))
-        )
+        from_store = stack.enter_context(open_store(source, Mode.READ, Role.SOURCE, cache, uploads))
         to_store = stack.enter_context(
-            open_store(destination, Mode.READ if arguments.dry_run else mode, Role.DESTINATION)
+            open_store(destination, mode, Role.DESTINATION, uploads=uploads)
         )
         plan = prepare(from_store, to_store, options, console)
         console.plan(str(source), str(destination), plan, dry_run=arguments.dry_run)
@@ -249,6 +270,15 @@ def _cache(arguments: _Arguments, console: Console) -> Cache | None:
         return None
     directory = os.path.join(home, b"buttersink")
     return Cache(directory, writable=not arguments.dry_run, tell=console.debug)
+
+
+def _uploads(arguments: _Arguments, console: Console) -> Uploads:
+    usual = Uploads()
+    return Uploads(
+        part_bytes=arguments.part_size * _MIB if arguments.part_size else usual.part_bytes,
+        storage_class=arguments.storage_class or usual.storage_class,
+        tell=console.debug,
+    )
 
 
 def _end(report: Report | None, console: Console) -> int:

@@ -1,7 +1,8 @@
 """
 The word that names a store on the command line, and what it means. No I/O here.
 
-`/path/` is every snapshot below a directory; `/path` as a source is that one snapshot.
+`/path/` is every snapshot below a directory; `/path` as a source is that one snapshot. So it is
+with `s3://bucket/prefix/` and `s3://bucket/prefix/snapshot`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from dataclasses import dataclass
 from buttersink.errors import UsageError, printable
 
 _SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BUCKET = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/-]*?")  # also an access point's ARN
+_HINT = "Name a directory of a mounted btrfs file system, or s3://bucket/prefix/."
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
     """
-    A place that holds snapshots.
+    A directory of a btrfs file system.
 
     Attributes:
         directory: The path as given, without a slash at its end (but `/` itself).
@@ -40,18 +43,55 @@ class Location:
         return above or b".", name
 
 
-def parse_location(text: bytes) -> Location:
+@dataclass(frozen=True, slots=True)
+class S3Location:
+    """
+    A prefix in an S3 bucket.
+
+    Attributes:
+        bucket: Its name.
+        prefix: What the keys begin with, without slashes at its ends; empty for the whole bucket.
+        all_below: Whether it ended with a slash: every snapshot below, not that one snapshot.
+
+    """
+
+    bucket: str
+    prefix: str
+    all_below: bool
+
+    def __str__(self) -> str:
+        slash = "/" if self.all_below and self.prefix else ""
+        return f"s3://{self.bucket}/{printable(self.prefix)}{slash}"
+
+
+AnyLocation = Location | S3Location
+
+
+def parse_location(text: bytes) -> AnyLocation:
     """Return what a word of the command line names; `UsageError` if it is no location."""
     scheme = _SCHEME.match(text)
+    if scheme and scheme[1].lower() == b"s3":
+        return _s3(text, text[scheme.end() :])
     if scheme:
         name = scheme[1].decode("ascii").lower()
-        raise UsageError(
-            "unknown kind of location",
-            where=text,
-            why=f"{name}:// is not one of those this version has",
-            hint="Name a directory of a mounted btrfs file system.",
-        )
+        why = f"{name}:// is not one of those this version has"
+        raise UsageError("unknown kind of location", where=text, why=why, hint=_HINT)
     if not text or b"\0" in text:
-        raise UsageError("empty location", hint="Name a directory of a mounted btrfs file system.")
+        raise UsageError("empty location", hint=_HINT)
     directory = text.rstrip(b"/") or b"/"
     return Location(directory, all_below=text.endswith(b"/"))
+
+
+def _s3(text: bytes, rest: bytes) -> S3Location:
+    """Return the location in `rest`, which is what follows the scheme."""
+    bucket, _slash, prefix = rest.partition(b"/")
+    hint = "Write it as s3://bucket/prefix/."
+    if not bucket or not _BUCKET.fullmatch(bucket):
+        raise UsageError("no bucket", where=text, why="that is no name of one", hint=hint)
+    try:
+        name = prefix.strip(b"/").decode("utf-8")
+    except UnicodeDecodeError as error:
+        why = "keys in a bucket are UTF-8"
+        raise UsageError("bad prefix", where=text, why=why, hint=hint) from error
+    all_below = not name or prefix.endswith(b"/")
+    return S3Location(bucket.decode("ascii"), name, all_below=all_below)

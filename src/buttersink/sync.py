@@ -161,7 +161,7 @@ class _Run:
     def _one(self, step: Step, transfer: Transfer) -> None:
         started = time.monotonic()
         why_not = self._why_not(step)
-        sent, error = 0, None
+        sent, resumed, error = 0, 0, None
         if why_not:
             self._reporter.note(f"{printable(step.path)} is skipped: {why_not}.")
         else:
@@ -169,7 +169,7 @@ class _Run:
             if step.passing:
                 self._passing[transfer.uuid] = step
             try:
-                sent = self._move(step, transfer)
+                sent, resumed = self._move(step, transfer)
             except Error as failure:
                 error = failure
                 self._full = self._full or isinstance(failure, NoSpaceError)
@@ -177,12 +177,20 @@ class _Run:
         if error or why_not:
             self._lost.add(transfer.uuid)
             self._passing.pop(transfer.uuid, None)
-        status = Status.SKIPPED if why_not else Status.FAILED if error else Status.DONE
+        done = Status.RESUMED if resumed else Status.DONE
+        status = Status.SKIPPED if why_not else Status.FAILED if error else done
         text = why_not or (str(error) if error else None)
         seconds = time.monotonic() - started
         self._results.append(
             StepResult(
-                step.path, transfer.uuid, status, sent, None, seconds, text, passing=step.passing
+                step.path,
+                transfer.uuid,
+                status,
+                sent - resumed,
+                resumed or None,
+                seconds,
+                text,
+                passing=step.passing,
             )
         )
 
@@ -193,13 +201,13 @@ class _Run:
             return "the destination is full"
         return ""
 
-    def _move(self, step: Step, transfer: Transfer) -> int:
-        """Carry out one step; return how many bytes moved."""
+    def _move(self, step: Step, transfer: Transfer) -> tuple[int, int]:
+        """Carry out one step; return its bytes, and how many of them were there already."""
         if step.problem:
             raise ConflictError("cannot make", where=step.path, why=step.problem)
         if step.action is Action.COPY:
             self._destination.copy(step)
-            return 0
+            return 0, 0
         parent = step.parent.uuid if step.parent else None
         clones = tuple(clone.uuid for clone in step.clones)
         sent = 0
@@ -211,7 +219,7 @@ class _Run:
                 sink.write(chunk)
                 sent += len(chunk)
                 self._reporter.transfer_advanced(transfer, sent)
-        return sent
+        return sent, sink.resumed
 
     def prune(self) -> None:
         """Delete what the plan lets go, unless something failed; then make all of it durable."""

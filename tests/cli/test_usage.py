@@ -48,8 +48,8 @@ BAD_USAGE: list[tuple[list[Word], str]] = [
     (["--part-size", "\u0665", "/a/"], "--part-size"),  # a digit, in Arabic
     ([""], "empty location"),
     (["/a/", ""], "empty location"),
-    (["s3://bucket/prefix"], "s3:// is not one of those this version has"),
-    (["/a/", "s3://bucket/prefix"], "s3:// is not one of those this version has"),
+    (["ssh://host/prefix"], "ssh:// is not one of those this version has"),
+    (["/a/", "ssh://bucket/prefix"], "ssh:// is not one of those this version has"),
     (["SSH://host/dir", "/a/"], "ssh:// is not one of those this version has"),
     (["--delete", "/a/one", "/b/"], "--delete with a single snapshot: /a/one"),
     (["-nd", "/a/one", "/b/"], "--delete with a single snapshot: /a/one"),

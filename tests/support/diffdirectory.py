@@ -171,6 +171,8 @@ class DiffDirectory(Store):
 
 
 class _File:
+    resumed = 0
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self.digest = hashlib.sha256()

@@ -31,7 +31,7 @@ LAYERS = [  # from top to bottom; those on one line are side by side; a dot stan
     [r"buttersink\.wording"],
     [r"buttersink\.(report|verdict)"],
     [r"buttersink\.stores"],
-    [r"buttersink\.stores\.btrfs(\..*)?"],
+    [r"buttersink\.stores\.btrfs(\..*)?", r"buttersink\.stores\.s3(\..*)?"],
     [r"buttersink\.stores\.base"],
     [r"buttersink\.planner(\..*)?", r"buttersink\.kernel(\..*)?", r"buttersink\.stream(\..*)?"],
     [r"buttersink\.(catalogue|location|progress)"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from buttersink.errors import UsageError
-from buttersink.location import Location, parse_location
+from buttersink.location import Location, S3Location, parse_location
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,6 @@ def test_a_path_names_a_directory(text: bytes, directory: bytes, all_below: bool
 @pytest.mark.parametrize(
     ("text", "scheme"),
     [
-        (b"s3://bucket/prefix", "s3"),
-        (b"s3://bucket/", "s3"),
-        (b"S3://", "s3"),
         (b"ssh://host/dir/", "ssh"),
         (b"btrfs:///mnt/", "btrfs"),
         (b"x-y+z.1://\xff\n", "x-y+z.1"),
@@ -87,4 +84,28 @@ def test_is_shown_as_given_on_one_line(text: bytes, shown: str) -> None:
     ],
 )
 def test_a_single_snapshot_lies_in_a_directory(text: bytes, above: bytes, name: bytes) -> None:
-    assert parse_location(text).split() == (above, name)
+    location = parse_location(text)
+    assert isinstance(location, Location)
+    assert location.split() == (above, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "location", "shown"),
+    [
+        (b"s3://b/p/", S3Location("b", "p", all_below=True), "s3://b/p/"),
+        (b"s3://b/p/q", S3Location("b", "p/q", all_below=False), "s3://b/p/q"),
+        (b"S3://b//p/q//", S3Location("b", "p/q", all_below=True), "s3://b/p/q/"),
+        (b"s3://b/", S3Location("b", "", all_below=True), "s3://b/"),
+        (b"s3://b", S3Location("b", "", all_below=True), "s3://b/"),
+        ("s3://my.bucket-1/ä b".encode(), S3Location("my.bucket-1", "ä b", all_below=False), None),
+    ],
+)
+def test_a_bucket_and_prefix(text: bytes, location: S3Location, shown: str | None) -> None:
+    assert parse_location(text) == location
+    assert shown in (None, str(location))
+
+
+@pytest.mark.parametrize("text", [b"s3://", b"s3:///x", b"s3://\xff/", b"s3://b/\xff"])
+def test_what_no_bucket_or_key_can_be_is_bad_usage(text: bytes) -> None:
+    with pytest.raises(UsageError, match="s3://bucket/prefix/"):
+        parse_location(text)

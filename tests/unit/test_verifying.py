@@ -387,7 +387,7 @@ class TestCommand:
     ) -> Iterator[Run]:
         """Run the command on the store, which has no scheme to be named by."""
 
-        def opened(_location: object, mode: Mode, *_others: object) -> DiffDirectory:
+        def opened(_location: object, mode: Mode, *_others: object, **_: object) -> DiffDirectory:
             assert mode is Mode.READ
             return store
 

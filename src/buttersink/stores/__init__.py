@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from buttersink.stores.base import Cache, Mode, Role, Store
+from buttersink.location import S3Location
+from buttersink.stores.base import Cache, Mode, Role, Store, Uploads
 
 if TYPE_CHECKING:
-    from buttersink.location import Location
+    from buttersink.location import AnyLocation
 
-__all__ = ["Cache", "Mode", "Role", "Store", "open_store"]
+__all__ = ["Cache", "Mode", "Role", "Store", "Uploads", "open_store"]
 
 
-def open_store(location: Location, mode: Mode, role: Role, cache: Cache | None = None) -> Store:
+def open_store(
+    location: AnyLocation,
+    mode: Mode,
+    role: Role,
+    cache: Cache | None = None,
+    uploads: Uploads | None = None,
+) -> Store:
     """
     Open the store a location names; `LocationError` or `LockedError` if that cannot be.
 
     A source without a slash at its end is a single snapshot; a destination may be missing.
-    Without a cache nothing is remembered.
+    Without a cache nothing is remembered. `uploads` is for places where diffs stay diffs.
     """
+    if isinstance(location, S3Location):
+        from buttersink.stores.s3 import S3Store
+
+        return S3Store(location, mode, role, uploads)
     from buttersink.stores.btrfs import BtrfsStore
 
     return BtrfsStore(location, mode, role, cache)

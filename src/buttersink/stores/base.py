@@ -101,8 +101,33 @@ class Cache:
     tell: Callable[[str], None] = _tell_nobody
 
 
+@dataclass(frozen=True, slots=True)
+class Uploads:
+    """
+    How diffs are sent to where they stay diffs.
+
+    Attributes:
+        part_bytes: Bytes of the parts that they are cut into.
+        storage_class: What the place shall keep them in; empty for what is usual there.
+        tell: Is told what the place cannot do.
+
+    """
+
+    part_bytes: int = 16 * 1024 * 1024
+    storage_class: str = ""
+    tell: Callable[[str], None] = _tell_nobody
+
+
 class Sink(Protocol):
-    """Where the bytes of one diff go."""
+    """
+    Where the bytes of one diff go.
+
+    Attributes:
+        resumed: How many of those written were there already, from an earlier run.
+
+    """
+
+    resumed: int
 
     def write(self, chunk: memoryview) -> None:
         """Take the next bytes; the view is not kept. `ReceiveError` if they cannot be taken."""

@@ -36,6 +36,8 @@ class ReceiveProcess:
 
     """
 
+    resumed = 0
+
     def __init__(
         self, mount: PrivateMount, directory: bytes, identity: Identity, locked: int
     ) -> None:

@@ -1,0 +1,103 @@
+"""
+One diff out of a bucket: ranges of it, several at once, in order.
+
+A range that breaks off is asked for again from where it broke. Every request is for the same
+version of the object, by its entity tag, so that what is put together is one object.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+from botocore.exceptions import BotoCoreError
+
+from buttersink.errors import SendError
+from buttersink.stores.s3.connection import translating
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from concurrent.futures import Future
+
+    from buttersink.stores.s3.connection import Client
+
+RANGE = 8 * 1024 * 1024
+"""Bytes of one request."""
+
+_THREADS = 4
+_TRIES = 6  # of a range that breaks off without a byte having come; pauses double from a second
+_CHUNK = 256 * 1024  # bytes read at a time
+
+
+class Source(NamedTuple):
+    """An object to read: the bucket, its key, its bytes, and its entity tag."""
+
+    bucket: str
+    key: str
+    size: int
+    etag: str
+
+
+def download(client: Client, source: Source) -> Iterator[memoryview]:
+    """Yield the whole object in order; `SendError` if it cannot be had."""
+    starts = iter(range(0, source.size, RANGE))
+    waiting: deque[Future[memoryview]] = deque()
+    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="download")
+    try:
+        for start in starts:
+            waiting.append(threads.submit(_range, client, source, start))
+            if len(waiting) > _THREADS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _range(client: Client, source: Source, start: int) -> memoryview:
+    """Return the bytes from `start` on, of one range."""
+    data = memoryview(bytearray(min(RANGE, source.size - start)))
+    done = tries = 0
+    while done < len(data):
+        before = done
+        with translating(SendError, "cannot read the diff", source.key):
+            try:
+                for length in _read_into(client, source, start + done, data[done:]):
+                    done += length
+            except (BotoCoreError, OSError) as error:
+                tries = tries + 1 if done == before else 1
+                if tries >= _TRIES:
+                    raise
+                broken: BotoCoreError | OSError | None = error
+            else:
+                broken = None
+        if broken is None and done < len(data):
+            why = f"it ends after {start + done:,} of {source.size:,} bytes"
+            raise SendError("cannot read the diff", where=source.key, why=why)
+        if broken is not None:
+            time.sleep(2 ** (tries - 1))
+    return data
+
+
+def _read_into(client: Client, source: Source, start: int, room: memoryview) -> Iterator[int]:
+    """Fill `room` with the object's bytes from `start` on; yield how many have come, and again."""
+    answer: Mapping[str, object] = client.get_object(
+        Bucket=source.bucket,
+        Key=source.key,
+        Range=f"bytes={start}-{start + len(room) - 1}",
+        IfMatch=source.etag,
+    )
+    body = answer["Body"]
+    done = 0
+    try:
+        while done < len(room):
+            chunk = body.read(min(_CHUNK, len(room) - done))  # type: ignore[attr-defined]
+            if not chunk:
+                return
+            room[done : done + len(chunk)] = chunk
+            done += len(chunk)
+            yield len(chunk)
+    finally:
+        body.close()  # type: ignore[attr-defined]

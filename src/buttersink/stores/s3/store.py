@@ -1,0 +1,308 @@
+"""
+The S3 store: diffs under a prefix of a bucket.
+
+Strategy: one listing tells everything (see `keys`), so there is nothing to measure and no index to
+keep right. A diff is sent as the parts of an upload, and has its key only when all of them are
+there; what is interrupted stays unfinished and is gone on with. Nothing is ever overwritten, and
+what is deleted goes to `trash/`. Imported only when a bucket is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from buttersink.catalogue import Catalogue, Diff, Exactness, Partial, Size, Snapshot
+from buttersink.errors import DeleteError, LocationError, ReceiveError, SendError, StreamError
+from buttersink.planner.costs import Weights
+from buttersink.stores.base import Comparison, Mode, Role, Store, Traits, Uploads
+from buttersink.stores.s3.connection import connect, translating
+from buttersink.stores.s3.downloading import Source, download
+from buttersink.stores.s3.keys import diff_key, record_key
+from buttersink.stores.s3.listing import Listing, StoredDiff, read_listing
+from buttersink.stores.s3.record import Record, checksums, composite_etag, parse_record
+from buttersink.stores.s3.trash import move_to_trash
+from buttersink.stores.s3.uploading import Unfinished, Upload, part_bytes, unfinished_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from buttersink.catalogue import Measurement, Uuid
+    from buttersink.location import S3Location
+    from buttersink.planner.plan import Step
+    from buttersink.stores.base import Sink
+
+_THREADS = 16  # connections: transfers and checks use fewer
+_LEAST_BILLED = 128 * 1024  # bytes, in classes for what is seldom read (S3 pricing)
+_SELDOM_READ = {"STANDARD_IA", "ONEZONE_IA", "GLACIER_IR"}
+_ARCHIVED = {"GLACIER", "DEEP_ARCHIVE"}
+
+
+class S3Store(Store):
+    """Diffs below one prefix of a bucket, or those that a single snapshot there is made of."""
+
+    def __init__(
+        self, location: S3Location, mode: Mode, role: Role, uploads: Uploads | None = None
+    ) -> None:
+        super().__init__(str(location), mode)
+        self._uploads = uploads or Uploads()
+        self.traits = Traits(
+            measures=False,
+            verifies=True,
+            weights=Weights(
+                keeps_diffs=True,
+                part_bytes=self._uploads.part_bytes,
+                least_stored=(_LEAST_BILLED if self._uploads.storage_class in _SELDOM_READ else 0),
+            ),
+        )
+        self._bucket, self._prefix = location.bucket, location.prefix
+        self._single: bytes | None = None
+        if role is Role.SOURCE and not location.all_below:
+            self._step_out()
+        self._client = connect(location.bucket, _THREADS)
+        self._listing = Listing()
+        self._role = role
+
+    def _step_out(self) -> None:
+        """Take the last part of the prefix for the name of the single snapshot that is meant."""
+        self._prefix, _slash, name = self._prefix.rpartition("/")
+        self._single = name.encode("utf-8", "surrogateescape")
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._client.close()
+
+    def catalogue(self) -> Catalogue:
+        """List the prefix; a location that turns out to be a snapshot is that single one."""
+        self._listing = read_listing(self._client, self._bucket, self._prefix)
+        itself = any(not stored.path for stored in self._stored())
+        if itself and self._prefix and self._single is None and self._role is Role.LISTING:
+            self._step_out()
+            self._listing = read_listing(self._client, self._bucket, self._prefix)
+        if count := len(self._listing.foreign):
+            example = self._listing.foreign[0]
+            self._uploads.tell(f"{count} other objects are left alone, such as {example}")
+        snapshots = sorted(self._snapshots(), key=lambda snapshot: snapshot.path)
+        inside = [s for s in snapshots if self._single in (None, s.path)]
+        if self._single is not None and not inside:
+            raise LocationError(
+                "no such snapshot",
+                where=self.location,
+                why="there is no diff that makes it",
+                hint="For every snapshot below it, write it with a slash at its end.",
+            )
+        return Catalogue(
+            snapshots=tuple(inside),
+            outside=tuple(s for s in snapshots if self._single not in (None, s.path)),
+            diffs={
+                diff: Size(stored[0].size, Exactness.STORED)
+                for diff, stored in self._listing.diffs.items()
+            },
+            partials=tuple(self._partials()),
+        )
+
+    def _stored(self) -> Iterator[StoredDiff]:
+        for stored in self._listing.diffs.values():
+            yield from stored
+
+    def _snapshots(self) -> Iterator[Snapshot]:
+        """Yield one for each UUID: noted things from whichever of its diffs has a record."""
+        by_uuid: dict[Uuid, list[tuple[Diff, StoredDiff]]] = {}
+        for diff, stored in self._listing.diffs.items():
+            by_uuid.setdefault(diff.to, []).extend((diff, each) for each in stored)
+        for uuid, diffs in by_uuid.items():
+            first = min((stored for _diff, stored in diffs), key=lambda s: (not s.records, s.path))
+            full = [stored.size for diff, stored in diffs if diff.parent is None]
+            yield Snapshot(
+                uuid=uuid,
+                own_uuid=uuid,
+                parent_uuid=None,
+                received_uuid=None,
+                generation=first.generation,
+                created=first.created or first.modified,
+                path=first.path,
+                size=Size(full[0], Exactness.STORED) if full else None,
+            )
+
+    def _partials(self) -> Iterator[Partial]:
+        for key, begun in self._listing.begun.items():
+            diff, path = self._listing.paths[key]
+            with translating(LocationError, "cannot list an unfinished upload", key):
+                size = sum(
+                    part.size
+                    for each in begun
+                    for part in self._unfinished(key, each.upload_id).parts.values()
+                )
+            yield Partial(path, diff.to, max(each.initiated for each in begun), size=size)
+
+    def _unfinished(self, key: str, upload_id: str) -> Unfinished:
+        return unfinished_parts(self._client, self._target(key), upload_id)
+
+    def _target(self, key: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": key}
+
+    def measure(
+        self,
+        diffs: Sequence[Diff],
+        limits: Mapping[Diff, int] | None = None,  # noqa: ARG002  for stores that measure
+    ) -> Iterator[Measurement]:
+        """Refuse: the diffs that there are have their sizes, and there can be no others."""
+        raise SendError(
+            "cannot measure", where=self.location, why=f"{len(diffs)} are no diffs here"
+        )
+
+    def estimate(self, diffs: Sequence[Diff]) -> Iterator[tuple[Diff, int]]:
+        """Refuse, as `measure` does."""
+        raise SendError("cannot guess", where=self.location, why=f"{len(diffs)} are no diffs here")
+
+    @contextmanager
+    def send(self, diff: Diff) -> Iterator[Iterator[memoryview]]:
+        """Read a stored diff; at its end `SendError` unless it is what was recorded."""
+        stored = self._listing.diffs[diff][0]
+        if stored.storage_class in _ARCHIVED:
+            raise SendError(
+                "the diff is archived",
+                where=stored.key,
+                why=f"its storage class is {stored.storage_class}",
+                hint="Restore it first (aws s3api restore-object), and run again when it is there.",
+            )
+        record = self._record(stored)
+        source = Source(self._bucket, stored.key, stored.size, stored.etag)
+        yield _checked(download(self._client, source), stored, record)
+
+    def _record(self, stored: StoredDiff) -> Record | None:
+        """Return the record of a diff, None if it has none; of several the one that fits."""
+        records = [self._read_record(key) for key in stored.records]
+        fitting = (r for r in records if composite_etag(r.parts) == stored.etag.strip('"'))
+        return next(fitting, records[-1] if records else None)
+
+    def _read_record(self, key: str) -> Record:
+        with translating(SendError, "cannot read the record of the diff", key):
+            raw = self._client.get_object(**self._target(key))["Body"].read()
+        try:
+            return parse_record(raw)
+        except StreamError as error:
+            raise SendError(error.what, where=key, why=error.why) from error
+
+    def check(self, diff: Diff) -> Comparison:
+        """Compare size and checksum of a diff with its record, in every place it lies in."""
+        found = [self._check(stored) for stored in self._listing.diffs[diff]]
+        return next((each for each in found if each.wrong), found[0])
+
+    def _check(self, stored: StoredDiff) -> Comparison:
+        record = self._record(stored)
+        if record is None:
+            return Comparison(note="nothing was recorded when it was sent, by whatever sent it")
+        with translating(SendError, "cannot look at the diff", stored.key):
+            head = self._client.head_object(**self._target(stored.key), ChecksumMode="ENABLED")
+        if head["ContentLength"] != record.size:
+            size = head["ContentLength"]
+            return Comparison(f"it has {size:,} bytes, and was sent with {record.size:,}")
+        tag = head["ETag"].strip('"')
+        # Without a type it can be the checksum of anything.
+        checksum = head.get("ChecksumCRC32C") if head.get("ChecksumType") else None
+        if checksum and checksum not in checksums(record):
+            return Comparison("the server has another checksum than what was sent")
+        expected = composite_etag(record.parts)
+        if expected and "-" in tag and tag != expected:
+            return Comparison("the server has another entity tag than what was sent")
+        if not checksum and not expected:
+            return Comparison(note="the server tells no checksum: only the size was compared")
+        return Comparison()
+
+    @contextmanager
+    def receive(self, step: Step) -> Iterator[Sink]:
+        """Upload a diff; what is there of it from an earlier run is not sent again."""
+        self.require(Mode.APPEND)
+        snapshot, parent = _snapshot_of(step), step.parent.uuid if step.parent else None
+        diff = Diff(snapshot.uuid, parent)
+        key = diff_key(self._prefix, step.path, diff)
+        upload = Upload(
+            self._client,
+            self._target(key),
+            create=self._create(),
+            part=part_bytes(step.size.bytes if step.size else None, self._uploads.part_bytes),
+            unfinished=self._to_go_on_with(key),
+            tell=self._uploads.tell,
+        )
+        try:
+            yield upload
+            upload.finish(step.path, lambda record: self._write_record(key, snapshot, record))
+        finally:
+            upload.abandon()
+
+    def _create(self) -> dict[str, Any]:
+        chosen = self._uploads.storage_class
+        return {
+            "ContentType": "application/octet-stream",
+            **({"StorageClass": chosen} if chosen else {}),
+        }
+
+    def _to_go_on_with(self, key: str) -> Unfinished | None:
+        """Return the unfinished upload of a key that has most."""
+        with translating(ReceiveError, "cannot list an unfinished upload", key):
+            found = [
+                self._unfinished(key, begun.upload_id) for begun in self._listing.begun.get(key, ())
+            ]
+        return max(
+            found, key=lambda each: sum(part.size for part in each.parts.values()), default=None
+        )
+
+    def _write_record(self, key: str, snapshot: Snapshot, record: Record) -> None:
+        body = record.to_json()
+        target = self._target(record_key(key, snapshot.generation, snapshot.created, body))
+        with translating(ReceiveError, "cannot write the record of the diff", key):
+            self._client.put_object(**target, Body=body, ContentType="application/json")
+
+    def copy(self, step: Step) -> None:
+        """Refuse: nothing here is outside of the location."""
+        raise ReceiveError("cannot copy", where=step.path, why="a bucket holds no snapshots")
+
+    def delete(self, step: Step) -> None:
+        """Move a diff to the trash, and its record."""
+        self.require(Mode.WRITE)
+        if step.diff is None or step.diff not in self._listing.diffs:
+            raise DeleteError("cannot delete", where=step.path, why="there is no such diff")
+        for stored in self._listing.diffs.pop(step.diff):
+            move_to_trash(self._client, self._bucket, stored.key)
+            for record in stored.records:
+                move_to_trash(self._client, self._bucket, record)
+
+    def discard(self, partial: Partial) -> None:
+        """Abort the unfinished uploads that make a snapshot at a path."""
+        self.require(Mode.WRITE)
+        for key, (diff, path) in self._listing.paths.items():
+            if (diff.to, path) != (partial.uuid, partial.path):
+                continue
+            with translating(DeleteError, "cannot abort the upload", key):
+                for begun in self._listing.begun.pop(key, ()):
+                    self._client.abort_multipart_upload(
+                        **self._target(key), UploadId=begun.upload_id
+                    )
+
+    def flush(self) -> None:
+        """Do nothing: what has a key is durable."""
+
+
+def _checked(
+    chunks: Iterator[memoryview], stored: StoredDiff, record: Record | None
+) -> Iterator[memoryview]:
+    """Yield a diff; raise `SendError` at its end if it is not what was recorded."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+    if record is not None and digest.digest() != record.sha256:
+        raise SendError(
+            "the diff is damaged",
+            where=stored.key,
+            why="its SHA-256 is not the one that was recorded when it was sent",
+            hint="Look for what else is wrong with --verify full.",
+        )
+
+
+def _snapshot_of(step: Step) -> Snapshot:
+    if step.snapshot is None:
+        raise ValueError(step)
+    return step.snapshot

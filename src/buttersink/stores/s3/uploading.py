@@ -1,0 +1,274 @@
+"""
+One diff into a bucket: parts as the stream flows, several at once, and the key when all are there.
+
+Each part carries its CRC32C, which the server verifies. What an interrupted run has sent is not
+sent again: the stream is made anew, cut where the parts of the unfinished upload end, and a part
+that has the same bytes (size, CRC32C, and MD5 where the server tells it) is left as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from botocore.exceptions import ClientError as Refusal
+
+from buttersink.errors import ConflictError, ReceiveError
+from buttersink.stores.s3.connection import code_of, translating
+from buttersink.stores.s3.record import Part, Record, checksum_of, checksum_text, composite_etag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Future
+
+    from buttersink.stores.s3.connection import Client
+
+MIB = 1024 * 1024
+MAX_PARTS = 10_000
+"""Parts that an upload may have (S3 user guide, "Amazon S3 multipart upload limits")."""
+
+THREADS = 4
+"""Parts under way at once: more have gained nothing (docs/BENCHMARKS.md)."""
+
+_MIN_PART = 5 * MIB  # bytes of every part but the last
+_MAX_PART = 5 * 1024 * MIB
+_SPARE = 1000  # last parts, which get longer and longer: for streams longer than was known
+_DOUBLE = 100  # of those, after which they are twice as long
+_UNSUPPORTED = {"NotImplemented", "InvalidArgument", "501"}
+
+
+class Unfinished(NamedTuple):
+    """An upload that was begun: its id, and the parts that the server has, by number from 1."""
+
+    upload_id: str
+    parts: Mapping[int, Part]
+
+
+def part_bytes(size: int | None, wanted: int) -> int:
+    """Return how long parts have to be so that a stream of `size` bytes has few enough of them."""
+    least = -(-(size or 0) // MAX_PARTS)
+    return max(wanted, -(-least // MIB) * MIB)
+
+
+def length_of_part(before: int, usual: int) -> int:
+    """Return how long the part after so many others is: the last ones get longer and longer."""
+    over = before - (MAX_PARTS - _SPARE)
+    return min(_MAX_PART, usual << max(0, over // _DOUBLE + 1))
+
+
+class Upload:
+    """
+    A sink for one diff; `finish` it, or leave the upload unfinished with `abandon`.
+
+    At most `THREADS` + 2 parts are held in memory.
+
+    Args:
+        client: Of the server.
+        target: The `Bucket` and `Key` of the object.
+        create: What else goes into a request that begins an upload.
+        part: Bytes of each part.
+        unfinished: An upload of this key to go on with.
+        tell: Is told what a server cannot do.
+
+    Attributes:
+        resumed: Bytes that were there from an earlier run.
+
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        target: Mapping[str, str],
+        *,
+        create: Mapping[str, Any],
+        part: int,
+        unfinished: Unfinished | None,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._client, self._target, self._create, self._tell = client, target, create, tell
+        self._there = unfinished.parts if unfinished else {}
+        first = self._there[1].size if 1 in self._there else 0
+        self._part = first if first >= _MIN_PART else part
+        self._upload_id = unfinished.upload_id if unfinished else ""
+        self._buffer = bytearray()
+        self._parts: list[Future[Part] | Part] = []
+        self._flying: deque[Future[Part]] = deque()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="upload")
+        self._sha256, self._crc32c = hashlib.sha256(), 0
+        self._size = 0
+        self.resumed = 0
+
+    def write(self, chunk: memoryview) -> None:
+        """Take the next bytes; `ReceiveError` if an earlier part could not be sent."""
+        self._sha256.update(chunk)
+        self._size += len(chunk)
+        while chunk:
+            room = self._length_of_next() - len(self._buffer)
+            self._buffer += chunk[:room]
+            chunk = chunk[room:]
+            if len(self._buffer) == self._length_of_next():
+                self._send_part()
+
+    def _length_of_next(self) -> int:
+        there = self._there.get(len(self._parts) + 1)
+        if there is not None and there.size >= _MIN_PART:  # a shorter one can only be the last
+            return there.size
+        return length_of_part(len(self._parts), self._part)
+
+    def _send_part(self) -> None:
+        """Hand the buffer to a thread, once fewer than all of them are at work."""
+        number, body = len(self._parts) + 1, bytes(self._buffer)
+        self._buffer.clear()
+        checksum, self._crc32c = checksum_of(body), checksum_of(body, self._crc32c)
+        there = self._there.get(number)
+        if there is not None and _same(there, body, checksum):
+            self._parts.append(there._replace(crc32c=checksum))
+            self.resumed += len(body)
+            return
+        while len(self._flying) >= THREADS:
+            self._flying.popleft().result()
+        future = self._threads.submit(self._upload_part, self._begun(), number, body, checksum)
+        self._flying.append(future)
+        self._parts.append(future)
+
+    def _begun(self) -> str:
+        """Return the id of the upload, which is begun with its first part."""
+        if not self._upload_id:
+            with translating(ReceiveError, "cannot begin the upload", self._target["Key"]):
+                answer = self._client.create_multipart_upload(
+                    **self._target, **self._create, ChecksumAlgorithm="CRC32C"
+                )
+            self._upload_id = answer["UploadId"]
+        return self._upload_id
+
+    def _upload_part(self, upload_id: str, number: int, body: bytes, checksum: int) -> Part:
+        with translating(ReceiveError, f"cannot send part {number}", self._target["Key"]):
+            try:
+                answer = self._client.upload_part(
+                    **self._target,
+                    UploadId=upload_id,
+                    PartNumber=number,
+                    Body=body,
+                    ChecksumAlgorithm="CRC32C",
+                    ChecksumCRC32C=checksum_text(checksum),
+                )
+            except Refusal as error:
+                if number not in self._there:
+                    raise
+                raise self._of_another_stream() from error
+        return Part(len(body), checksum, answer["ETag"].strip('"'))
+
+    def _of_another_stream(self) -> ReceiveError:
+        """Abort an upload of which the server takes no other part for one that it has."""
+        self._client.abort_multipart_upload(**self._target, UploadId=self._upload_id)
+        return ReceiveError(
+            "cannot go on with the unfinished upload",
+            where=self._target["Key"],
+            why="it is of another stream",
+            hint="It is discarded: run again.",
+        )
+
+    def finish(self, path: bytes, write_record: Callable[[Record], None]) -> None:
+        """
+        Send the rest, have the record written, give the object its key, and see that it is right.
+
+        `ConflictError` if the key was taken meanwhile.
+        """
+        if self._buffer or not self._parts:
+            self._send_part()
+        parts = tuple(part if isinstance(part, Part) else part.result() for part in self._parts)
+        self._threads.shutdown()
+        record = Record(path, self._size, self._sha256.digest(), self._crc32c, parts)
+        write_record(record)
+        self._complete(record)
+
+    def _complete(self, record: Record) -> None:
+        key = self._target["Key"]
+        numbered = [
+            {
+                "PartNumber": n,
+                "ETag": f'"{part.etag}"',
+                "ChecksumCRC32C": checksum_text(part.crc32c),
+            }
+            for n, part in enumerate(record.parts, start=1)
+        ]
+        request = {
+            **self._target,
+            "UploadId": self._upload_id,
+            "MultipartUpload": {"Parts": numbered},
+        }
+        with translating(ReceiveError, "cannot complete the upload", key):
+            try:
+                self._complete_once(request)
+            except Refusal as error:
+                # A repeated request may find that the first, of which no answer came, was heard.
+                if code_of(error) not in {"NoSuchUpload", "NoSuchKey", "PreconditionFailed", "404"}:
+                    raise
+                if self._is_there(record):
+                    return
+                if code_of(error) == "PreconditionFailed":
+                    why = "another run has written it meanwhile"
+                    raise ConflictError("cannot complete the upload", where=key, why=why) from error
+                raise
+            if not self._is_there(record):
+                why = "the object is not what was sent"
+                raise ReceiveError("cannot complete the upload", where=key, why=why)
+
+    def _complete_once(self, request: Mapping[str, Any]) -> None:
+        """Complete, provided that there is no such key; some servers cannot see to that."""
+        try:
+            self._client.complete_multipart_upload(**request, IfNoneMatch="*")
+        except Refusal as error:
+            if code_of(error) not in _UNSUPPORTED:
+                raise
+            self._tell("the server does not keep two runs from writing one key")
+            self._client.complete_multipart_upload(**request)
+
+    def _is_there(self, record: Record) -> bool:
+        """Return whether the key has the size and, where that says something, the tag."""
+        try:
+            head = self._client.head_object(**self._target)
+        except Refusal as error:
+            if code_of(error) in {"404", "NoSuchKey", "NotFound"}:
+                return False
+            raise
+        tag, expected = head["ETag"].strip('"'), composite_etag(record.parts)
+        right_tag = expected is None or "-" not in tag or tag == expected
+        return bool(head["ContentLength"] == record.size and right_tag)
+
+    def abandon(self) -> None:
+        """Stop, and leave what is there unfinished, to go on with later."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _same(part: Part, body: bytes, checksum: int) -> bool:
+    """Return whether a part that the server has holds these bytes."""
+    if part.size != len(body) or part.crc32c not in (checksum, -1):
+        return False
+    digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    return part.etag == digest or (len(part.etag) != len(digest) and part.crc32c == checksum)
+
+
+def unfinished_parts(client: Client, target: Mapping[str, str], upload_id: str) -> Unfinished:
+    """Return what the server has of an upload, up to the first gap."""
+    parts: dict[int, Part] = {}
+    for page in _pages(client, target, upload_id):
+        for each in page.get("Parts", ()):
+            text = each.get("ChecksumCRC32C")
+            crc = -1 if text is None else _crc(text)
+            parts[each["PartNumber"]] = Part(each["Size"], crc, each["ETag"].strip('"'))
+    return Unfinished(upload_id, parts)
+
+
+def _pages(
+    client: Client, target: Mapping[str, str], upload_id: str
+) -> Iterator[Mapping[str, Any]]:
+    yield from client.get_paginator("list_parts").paginate(**target, UploadId=upload_id)
+
+
+def _crc(text: str) -> int:
+    import base64
+
+    return int.from_bytes(base64.b64decode(text), "big")
