@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from buttersink.catalogue import Snapshot, Uuid
 
+_AHEAD = 16 * 1024  # bytes of a metadata-only stream that the kernel makes in vain
+
 
 class Found(NamedTuple):
     """The bytes of a diff, or how many it has at least."""
@@ -91,14 +93,15 @@ class AllPairs:
         """
         if diff.parent is None:
             raise ValueError(diff)
-        size = StreamSize()
+        size = StreamSize(limit)
         parent = self._snapshots[diff.parent].subvolume_id
         fd = os.open(self._path(self._snapshots[diff.to]), os.O_RDONLY)
         try:
-            with sending(fd, parent=parent, flags=ioctl.SEND_NO_FILE_DATA) as chunks:
+            flags = ioctl.SEND_NO_FILE_DATA
+            with sending(fd, parent=parent, flags=flags, ahead=_AHEAD) as chunks:
                 for chunk in chunks:
                     size.feed(chunk)
-                    if size.so_far > limit:
+                    if size.over:
                         break
         finally:
             os.close(fd)
