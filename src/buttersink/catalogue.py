@@ -157,6 +157,7 @@ class Catalogue:
             sixteen zero bytes for one that was made from nothing.
         diffs: The diffs it holds, with their sizes; empty where any diff can be made.
         partials: What interrupted transfers left inside the location.
+        unreadable: Why some of the diffs cannot be read now, and what to do.
 
     """
 
@@ -165,3 +166,4 @@ class Catalogue:
     lineage: Mapping[Uuid, Uuid] = field(default_factory=lambda: MappingProxyType({}))
     diffs: Mapping[Diff, Size] = field(default_factory=lambda: MappingProxyType({}))
     partials: tuple[Partial, ...] = ()
+    unreadable: Mapping[Diff, str] = field(default_factory=lambda: MappingProxyType({}))

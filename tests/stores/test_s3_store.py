@@ -348,8 +348,10 @@ class TestWhatOthersWrote:
         if opened.bucket.server.name != "moto":
             return  # the others have no such class
         upload(opened(storage_class="GLACIER"), sending(made(1), None, 3), b"abc")
+        store = opened(mode=Mode.READ)
         with pytest.raises(SendError, match="restore-object"):
-            read(opened(mode=Mode.READ), FULL)
+            read(store, FULL)
+        assert "restore-object" in store.catalogue().unreadable[FULL]
 
 
 class TestASingleSnapshot:

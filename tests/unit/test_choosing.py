@@ -293,6 +293,24 @@ class TestPassing:
         ]
         assert not plan.faults
 
+    def test_that_cannot_be_read_says_why_for_all_that_need_it(self) -> None:
+        table = sizes({(1, None): 9, (2, 1): 2, (3, 2): 1, (4, None): 5})
+        archived = {Diff(uuid(2), uuid(1)): "it is archived"}
+        arrivals = tuple(Arrival(each, b"%d" % each.generation) for each in (A, B, C, D))
+        plan = make_plan(Survey(send=arrivals, unreadable=archived), table)
+        assert [(step.path, step.problem) for step in plan.steps] == [
+            (b"1", ""),
+            (b"4", ""),
+            (b"2", "it is archived"),
+            (b"3", "it is archived"),
+        ]
+
+    def test_that_cannot_be_read_is_no_matter_where_there_is_another_way(self) -> None:
+        table = sizes({(1, None): 9, (2, 1): 2, (2, None): 10})
+        archived = {Diff(uuid(2), uuid(1)): "it is archived"}
+        survey = Survey(send=(Arrival(A, b"1"), Arrival(B, b"2")), unreadable=archived)
+        assert parents(make_plan(survey, table)) == {b"1": None, b"2": None}
+
     def test_may_be_one_that_cannot_appear(self) -> None:
         survey = Survey(send=(Arrival(A, b"1", problem="taken"), Arrival(B, b"2")), passing=(A,))
         plan = make_plan(survey, sizes(self.CHAIN))

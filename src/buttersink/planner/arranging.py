@@ -80,12 +80,17 @@ def _problem(
     offers = {
         diff: size
         for diff, size in sizes.items()
-        if diff.to not in blocked and diff.parent not in blocked
+        if diff.to not in blocked and diff.parent not in blocked and diff not in survey.unreadable
     }
     held = tuple(snapshot.uuid for snapshot in survey.held)
     if not weights.keeps_diffs:
         return Problem(
-            tuple(arrivals), offers, optional=passing, held=frozenset(held), weights=weights
+            tuple(arrivals),
+            offers,
+            optional=passing,
+            held=frozenset(held),
+            unreadable=survey.unreadable,
+            weights=weights,
         )
     # what is excluded, or goes, is not sent once more, however small the diff would be
     left_alone = set(held).difference(snapshot.uuid for snapshot in survey.keep)
@@ -97,6 +102,7 @@ def _problem(
         offers,
         optional=(*held, *passing),
         stored=survey.stored,
+        unreadable=survey.unreadable,
         weights=weights,
         max_chain=max_chain,
         prunes=survey.prunes,

@@ -38,6 +38,7 @@ class Problem:
         held: Snapshots that the destination has whole.
         offers: Diffs that can be sent.
         stored: Diffs that the destination has.
+        unreadable: Why further diffs that there are cannot be sent.
         weights: What to make least.
         max_chain: The longest chain that a new diff may end; None for no limit.
         prunes: Whether stored diffs that are not chosen go, so that those that are chosen cost what
@@ -50,6 +51,7 @@ class Problem:
     optional: tuple[Uuid, ...] = ()
     held: frozenset[Uuid] = frozenset()
     stored: Mapping[Diff, Size] = field(default_factory=lambda: MappingProxyType({}))
+    unreadable: Mapping[Diff, str] = field(default_factory=lambda: MappingProxyType({}))
     weights: Weights = field(default_factory=Weights)
     max_chain: int | None = None
     prunes: bool = False
@@ -93,11 +95,14 @@ def choose(problem: Problem) -> Choice:
         for uuid, node in graph.number.items()
         if result.entering[node] >= 0
     }
+    spoiled = _spoiled(problem) if graph.missing else {}
     return Choice(
         diffs=diffs,
         chains={uuid: result.depths[graph.number[uuid]] for uuid in diffs},
         runners_up=runners_up(diffs, dict(zip(graph.arcs, graph.prices, strict=True)), graph.hop),
-        missing={uuid: _why_missing(uuid, problem, graph) for uuid in graph.missing},
+        missing={
+            uuid: spoiled.get(uuid) or _why_missing(uuid, problem, graph) for uuid in graph.missing
+        },
         faults=tuple(faults.values()),
         cost=in_bytes(result.cost),
         cost_bound=in_bytes(result.bound),
@@ -140,6 +145,23 @@ def _why_missing(uuid: Uuid, problem: Problem, graph: _Graph) -> str:
     link = "what makes it starts" if ends and ends[0] in lost else "its chain starts"
     names = ", ".join(map(uuid_text, (ends or lost)[:3])) + (", ..." if len(ends) > 3 else "")
     return f"{link} from a snapshot that nothing leads to ({names})"
+
+
+def _spoiled(problem: Problem) -> dict[Uuid, str]:
+    """Return why a diff cannot be sent for every snapshot in whose chain that could be."""
+    if not problem.unreadable:
+        return {}
+    below: dict[Uuid | None, list[Uuid]] = {}
+    for diff in (*problem.offers, *problem.stored, *problem.unreadable):
+        below.setdefault(diff.parent, []).append(diff.to)
+    spoiled = {diff.to: why for diff, why in problem.unreadable.items()}
+    waiting = list(spoiled)
+    for uuid in waiting:
+        for to in below.get(uuid, ()):
+            if to not in spoiled:
+                spoiled[to] = spoiled[uuid]
+                waiting.append(to)
+    return spoiled
 
 
 def _ends_of_chains(lost: Iterable[Uuid], diffs: Iterable[Diff]) -> list[Uuid]:

@@ -76,6 +76,7 @@ class Survey:
         passing: The source's that may be sent only because others start from them: of one that has
             no diffs but those it holds, what is not wanted or cannot appear at its path.
         lineage: Own UUID to parent UUID of the source's subvolumes.
+        unreadable: Why some of the source's diffs cannot be had.
         delete: The destination's that the source does not have, and that go.
         stay: The destination's that the source does not have, and that do not go.
         discard: Partial transfers at the destination.
@@ -92,6 +93,7 @@ class Survey:
     others: tuple[Snapshot, ...] = ()
     passing: tuple[Snapshot, ...] = ()
     lineage: Mapping[Uuid, Uuid] = field(default_factory=lambda: MappingProxyType({}))
+    unreadable: Mapping[Diff, str] = field(default_factory=lambda: MappingProxyType({}))
     delete: tuple[Snapshot, ...] = ()
     stay: tuple[Snapshot, ...] = ()
     discard: tuple[Partial, ...] = ()
@@ -147,6 +149,7 @@ def survey(
         others=others,
         passing=(*others, *blocked) if source.diffs else (),
         lineage=source.lineage,
+        unreadable=source.unreadable,
         delete=delete,
         stay=tuple(
             s for s in destination.snapshots if s.uuid not in wanted and s.own_uuid not in going

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from buttersink.catalogue import Diff
     from buttersink.stores.s3.connection import Client
 
+_ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 _NONE = {"NotImplemented", "MethodNotAllowed", "501", "405", "AccessDenied", "NoSuchUpload"}
 
 
@@ -32,7 +33,7 @@ class StoredDiff:
         path: Of the snapshot, relative to the location.
         size: Bytes.
         etag: Entity tag, quoted as the server gave it.
-        storage_class: Such as STANDARD.
+        archived: Why it cannot be read now, and what to do; empty if it can.
         modified: When it was written, in nanoseconds since the epoch.
         records: Keys of its records: none for what 0.6 wrote, several if several runs tried.
         generation: Of the snapshot, 0 if nobody noted it.
@@ -44,7 +45,7 @@ class StoredDiff:
     path: bytes
     size: int
     etag: str
-    storage_class: str
+    archived: str
     modified: int
     records: tuple[str, ...] = ()
     generation: int = 0
@@ -114,7 +115,7 @@ def _stored(
         path=path_of(parsed.path, recorded=bool(records)),
         size=found["Size"],
         etag=found["ETag"],
-        storage_class=found.get("StorageClass", "STANDARD"),
+        archived=_archived(found),
         modified=_nanoseconds(found["LastModified"]),
         records=tuple(key for key, _noted in records),
         generation=noted.generation or 0,
@@ -122,9 +123,21 @@ def _stored(
     )
 
 
+def _archived(found: Mapping[str, Any]) -> str:
+    """Return why an object in an archive class cannot be read, unless it has been restored."""
+    kept_in, restore = found.get("StorageClass", ""), found.get("RestoreStatus", {})
+    if kept_in not in _ARCHIVES or restore.get("RestoreExpiryDate"):
+        return ""
+    if restore.get("IsRestoreInProgress"):
+        return f"its diff is archived ({kept_in}) and being restored: run again in some hours"
+    return f"its diff is archived ({kept_in}): restore it first, by aws s3api restore-object"
+
+
 def _objects(client: Client, bucket: str, begin: str) -> Iterator[dict[str, Any]]:
     with translating(LocationError, "cannot list the bucket", f"s3://{bucket}/{begin}"):
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=begin)
+        pages = client.get_paginator("list_objects_v2").paginate(
+            Bucket=bucket, Prefix=begin, OptionalObjectAttributes=["RestoreStatus"]
+        )
         for page in pages:
             yield from page.get("Contents", ())
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 _THREADS = 16  # connections: transfers and checks use fewer
 _LEAST_BILLED = 128 * 1024  # bytes, in classes for what is seldom read (S3 pricing)
 _SELDOM_READ = {"STANDARD_IA", "ONEZONE_IA", "GLACIER_IR"}
-_ARCHIVED = {"GLACIER", "DEEP_ARCHIVE"}
 
 
 class S3Store(Store):
@@ -99,6 +98,11 @@ class S3Store(Store):
                 diff: Size(stored[0].size, Exactness.STORED)
                 for diff, stored in self._listing.diffs.items()
             },
+            unreadable={
+                diff: stored[0].archived
+                for diff, stored in self._listing.diffs.items()
+                if stored[0].archived
+            },
             partials=tuple(self._partials()),
         )
 
@@ -160,13 +164,8 @@ class S3Store(Store):
     def send(self, diff: Diff) -> Iterator[Iterator[memoryview]]:
         """Read a stored diff; at its end `SendError` unless it is what was recorded."""
         stored = self._listing.diffs[diff][0]
-        if stored.storage_class in _ARCHIVED:
-            raise SendError(
-                "the diff is archived",
-                where=stored.key,
-                why=f"its storage class is {stored.storage_class}",
-                hint="Restore it first (aws s3api restore-object), and run again when it is there.",
-            )
+        if stored.archived:
+            raise SendError("cannot read the diff", where=stored.key, why=stored.archived)
         record = self._record(stored)
         source = Source(self._bucket, stored.key, stored.size, stored.etag)
         yield _checked(download(self._client, source), stored, record)
