@@ -169,6 +169,7 @@ def sync_document(
             "lower_bound_bytes": plan.lower_bound,
             "cost_bytes": plan.cost,
             "cost_bound_bytes": plan.cost_bound,
+            "requests": plan.requests,
         },
         "result": _result(report) if report else None,
     }

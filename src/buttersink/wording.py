@@ -232,6 +232,7 @@ def _sending(plan: Plan) -> str:
     if plan.cost > plan.cost_bound:
         above = 100 * (plan.cost / plan.cost_bound - 1) if plan.cost_bound else math.inf
         remarks.append(f"cost within {above:.1f} % of the least")
+    remarks += [f"{plan.requests:,} requests"] if plan.requests else []
     stay = [step for step in sends if not step.passing]
     whole = [step.snapshot.size for step in stay if step.snapshot and step.snapshot.size]
     if len(whole) == len(stay) and any(step.parent for step in stay):

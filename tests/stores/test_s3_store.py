@@ -125,6 +125,13 @@ class TestWhatIsSent:
         assert read(store, FULL) == data
         assert store.check(FULL).wrong == ""
 
+    def test_is_verified_by_the_server_or_that_is_told(self, opened: Opened) -> None:
+        data = bytes_of(1, 11 * MIB)
+        upload(opened(), sending(made(1), None, len(data)), data)
+        told = [line for line in opened.told if "Content-MD5" in line]
+        assert len(told) == (opened.bucket.server.name == "rclone")
+        assert read(opened(mode=Mode.READ), FULL) == data
+
     def test_is_listed_with_all_that_was_known(self, opened: Opened) -> None:
         store = opened()
         upload(store, sending(made(1), None, 10), b"x" * 10)

@@ -1021,6 +1021,7 @@ def test_json_sync() -> None:
             "lower_bound_bytes": 3,
             "cost_bytes": 5,
             "cost_bound_bytes": 4,
+            "requests": 0,
         },
         "result": {
             "sent_bytes": 512,

@@ -65,6 +65,7 @@ def make_plan(
         lower_bound=choice.fewest_bytes,
         cost=choice.cost,
         cost_bound=choice.cost_bound,
+        requests=sum(weights.requests(step.size.bytes) for step in sends if step.size),
         faults=choice.faults,
     )
 

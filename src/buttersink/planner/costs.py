@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 UNIT = 16
 """Prices in this many parts of a byte sent."""
 
+_AROUND = 4  # requests beside those for the parts: begin, note, complete, look
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -50,6 +52,10 @@ class Weights:
         further = max(0, -(-size // self.part_bytes) - 1) if self.part_bytes else 0
         price = UNIT * (size + self.per_diff + further * self.per_part)
         return price + self.keeping(size)
+
+    def requests(self, size: int) -> int:
+        """Return how many requests it takes to send a diff in parts; 0 if it is sent in one."""
+        return max(1, -(-size // self.part_bytes)) + _AROUND if self.part_bytes else 0
 
     def keeping(self, size: int) -> int:
         """Return the price of keeping a diff of `size` bytes."""

@@ -99,6 +99,7 @@ class Plan:
         cost: What the plan makes least, in bytes sent: where snapshots arrive whole, `send_bytes`;
             where diffs stay diffs, keeping and chaining them, too.
         cost_bound: What no plan over the same diffs can be below.
+        requests: That it takes to send, where requests are paid for; else 0.
         faults: What was wrong with the diffs that there were to choose from.
 
     """
@@ -107,6 +108,7 @@ class Plan:
     lower_bound: int = 0
     cost: int = 0
     cost_bound: int = 0
+    requests: int = 0
     faults: tuple[PlanError, ...] = ()
 
     def of(self, action: Action) -> tuple[Step, ...]:

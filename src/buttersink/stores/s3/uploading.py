@@ -8,6 +8,7 @@ that has the same bytes (size, CRC32C, and MD5 where the server tells it) is lef
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -98,6 +99,7 @@ class Upload:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="upload")
         self._sha256, self._crc32c = hashlib.sha256(), 0
         self._size = 0
+        self._knows_crc32c = True
         self.resumed = 0
 
     def write(self, chunk: memoryview) -> None:
@@ -146,19 +148,42 @@ class Upload:
     def _upload_part(self, upload_id: str, number: int, body: bytes, checksum: int) -> Part:
         with translating(ReceiveError, f"cannot send part {number}", self._target["Key"]):
             try:
-                answer = self._client.upload_part(
-                    **self._target,
-                    UploadId=upload_id,
-                    PartNumber=number,
-                    Body=body,
-                    ChecksumAlgorithm="CRC32C",
-                    ChecksumCRC32C=checksum_text(checksum),
-                )
+                answer = self._verified(upload_id, number, body, checksum_text(checksum))
             except Refusal as error:
                 if number not in self._there:
                     raise
                 raise self._of_another_stream() from error
         return Part(len(body), checksum, answer["ETag"].strip('"'))
+
+    def _verified(
+        self, upload_id: str, number: int, body: bytes, checksum: str
+    ) -> Mapping[str, Any]:
+        """
+        Send a part so that the server verifies it; return its answer.
+
+        A server that verifies the CRC32C says so in its answer. Of one that does not, Content-MD5
+        is asked for, and a part that was sent without is sent again if its entity tag is no MD5.
+        """
+        request = {
+            **self._target,
+            "UploadId": upload_id,
+            "PartNumber": number,
+            "Body": body,
+            "ChecksumAlgorithm": "CRC32C",
+            "ChecksumCRC32C": checksum,
+        }
+        if self._knows_crc32c:
+            answer: Mapping[str, Any] = self._client.upload_part(**request)
+            if answer.get("ChecksumCRC32C") == checksum:
+                return answer
+            first, self._knows_crc32c = self._knows_crc32c, False
+            if first:
+                self._tell("the server does not verify CRC32C: parts are sent with Content-MD5")
+            digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
+            if answer["ETag"].strip('"') == digest:  # as good as verified
+                return answer
+        md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode("ascii")
+        return dict(self._client.upload_part(**request, ContentMD5=md5))
 
     def _of_another_stream(self) -> ReceiveError:
         """Abort an upload of which the server takes no other part for one that it has."""
@@ -269,6 +294,4 @@ def _pages(
 
 
 def _crc(text: str) -> int:
-    import base64
-
     return int.from_bytes(base64.b64decode(text), "big")
