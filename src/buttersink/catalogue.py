@@ -75,7 +75,7 @@ class Measurement(NamedTuple):
 
     `clones` are those of the diff's clone sources that the stream takes data from, in their order.
     `remembered` if that is known from an earlier run. Not `finished` if it has at least so many
-    bytes and commands, and measuring was broken off.
+    bytes and commands, and measuring was broken off. A `problem` says why it could not be measured.
     """
 
     diff: Diff
@@ -84,6 +84,7 @@ class Measurement(NamedTuple):
     clones: tuple[Uuid, ...] = ()
     remembered: bool = False
     finished: bool = True
+    problem: str = ""
 
     @property
     def size(self) -> Size:

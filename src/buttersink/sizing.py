@@ -13,12 +13,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from buttersink import planner
-from buttersink.catalogue import Exactness
+from buttersink.catalogue import Diff, Exactness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from buttersink.catalogue import Diff, Measurement, Size
+    from buttersink.catalogue import Measurement, Size
     from buttersink.planner.plan import Plan
     from buttersink.progress import Reporter
     from buttersink.stores.base import Store
@@ -54,7 +54,12 @@ def plan_by_size(
         return planner.make_plan(survey, _guessed(survey, source, limit), weights, limit)
     meter = _Meter(source, reporter)
     sizes, plain, room = _measured(survey, meter, limit)
-    plan = _settled(sizes, meter, lambda sizes: planner.make_plan(survey, sizes, weights, limit))
+
+    def make_plan(sizes: Mapping[Diff, Size]) -> Plan:
+        known = replace(survey, unreadable={**survey.unreadable, **meter.problems})
+        return planner.make_plan(known, sizes, weights, limit)
+
+    plan = _settled(sizes, meter, make_plan)
     if clones:
         plan = _with_clones(plan, survey, meter, room)
     reporter.measured(meter.measured, meter.candidates, meter.remembered)
@@ -71,6 +76,7 @@ class _Meter:
         measured: How many diffs were measured in this run,
         remembered: and how many were known from an earlier one,
         candidates: of so many that were found worth it.
+        problems: Why some could not be measured.
 
     """
 
@@ -78,16 +84,20 @@ class _Meter:
         self.source = source
         self._reporter = reporter
         self.measured = self.remembered = self.candidates = 0
+        self.problems: dict[Diff, str] = {}
 
     def measure(
         self, diffs: Sequence[Diff], limits: Mapping[Diff, int] = MappingProxyType({})
     ) -> Iterator[Measurement]:
-        """Yield the size of each, in the source's order, telling how far it is."""
+        """Yield the size of each that has one, in the source's order, telling how far it is."""
         self.candidates += len(diffs)
         for measurement in self.source.measure(diffs, limits):
             self.remembered += measurement.remembered
             self.measured += not measurement.remembered
-            yield measurement
+            if measurement.problem:
+                self.problems[measurement.diff] = measurement.problem
+            else:
+                yield measurement
             self._reporter.measuring(self.measured + self.remembered, self.candidates)
 
 
@@ -120,10 +130,13 @@ def _measured(
         plain = plain or pairs  # the first that are asked for
         for measurement in meter.measure(pairs, measuring.limits(pairs)):
             measuring.learn(measurement)
-    meter.candidates = measuring.candidates
+    candidates = measuring.candidates
+    for measurement in meter.measure([Diff(d.to, None) for d in plain if d in meter.problems]):
+        measuring.learn(measurement)
+    meter.candidates = candidates
     wanted = (s.uuid for s in (*(a.snapshot for a in survey.send), *survey.rehang))
     sizes = full_sends(wanted, {**survey.stored, **measuring.sizes}) | measuring.sizes
-    return sizes, sum(sizes[diff].bytes for diff in plain), measuring.room
+    return sizes, sum(sizes[diff].bytes for diff in plain if diff in sizes), measuring.room
 
 
 def _settled(
@@ -147,6 +160,8 @@ def _settled(
             lower_bound = min(bound.lower_bound, plan.send_bytes)
             return replace(plan, lower_bound=lower_bound, cost_bound=bound.cost_bound)
         sizes |= {each.diff: each.size for each in meter.measure(plan.guesses)}
+        for diff in meter.problems:
+            sizes.pop(diff, None)
 
 
 def _with_clones(plan: Plan, survey: planner.Survey, meter: _Meter, room: int) -> Plan:

@@ -46,9 +46,12 @@ def list_store(store: Store, options: Options, reporter: Reporter) -> Catalogue:
     sizes: dict[Uuid, Size] = {}
     if store.traits.measures and not options.estimate:
         unknown = list(dict.fromkeys(Diff(s.uuid, None) for s in listed if s.size is None))
-        for measurement in store.measure(unknown):
-            sizes[measurement.diff.to] = measurement.size
-            reporter.measuring(len(sizes), len(unknown))
+        for done, measurement in enumerate(store.measure(unknown), start=1):
+            if measurement.problem:
+                reporter.note(measurement.problem)
+            else:
+                sizes[measurement.diff.to] = measurement.size
+            reporter.measuring(done, len(unknown))
     return replace(
         found,
         snapshots=tuple(replace(s, size=sizes[s.uuid]) if s.uuid in sizes else s for s in listed),

@@ -15,14 +15,18 @@ import pytest
 from bench import timed
 from buttersink import Mode, Role, open_store, parse_location, sync
 from buttersink.catalogue import Diff
+from buttersink.location import Location
 from buttersink.planner.arborescence import minimum_arborescence
 from buttersink.progress import Reporter
+from buttersink.stores.btrfs import BtrfsStore
 from tests.support.command import assert_same, buttersink, command_line, listing, paths
 from tests.support.history import History, make_history
 from tests.support.loopfs import MIB, btrfs, create_subvolume, show_subvolume, snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from buttersink.catalogue import Catalogue
 
 pytestmark = pytest.mark.root
 
@@ -178,3 +182,36 @@ def test_measured_sizes_are_exact_between_any_two(history: History) -> None:
         for found in store.measure(pairs):
             with store.send(found.diff) as chunks:
                 assert sum(len(chunk) for chunk in chunks) == found.bytes
+
+
+class Thinned(BtrfsStore):
+    """A source of which something is deleted as soon as it has been listed."""
+
+    def catalogue(self) -> Catalogue:
+        """List, then delete the fifth snapshot."""
+        found = super().catalogue()
+        path = os.path.join(self.location.encode(), found.snapshots[4].path)
+        if os.path.exists(path):
+            btrfs("subvolume", "delete", os.fsdecode(path))
+        return found
+
+
+def test_what_cannot_be_measured_keeps_nothing_else_from_arriving(
+    history: History, destination: Path
+) -> None:
+    places = (parse_location(os.fsencode(f"{p}/")) for p in (history.directory, destination))
+    here, there = places
+    assert isinstance(here, Location)
+    with (
+        Thinned(here, Mode.READ, Role.SOURCE) as store,
+        open_store(there, Mode.APPEND, Role.DESTINATION) as target,
+    ):
+        plan = sync.prepare(store, target, sync.Options(), Reporter())
+        (lost,) = (step for step in plan.steps if step.problem)
+        assert lost.path == history.snapshots[4].path.name.encode()
+        assert "cannot open the snapshot" in lost.problem
+        report = sync.carry_out(plan, store, target, Reporter())
+    assert not report.complete
+    assert len(paths(destination)) == 11
+    for made in (*history.snapshots[:4], *history.snapshots[5:]):
+        assert_same(made.path, destination / made.path.name)

@@ -185,8 +185,8 @@ class Store(ABC):
         Yield the exact length of each diff's stream as soon as it is known.
 
         Of one that is longer than its limit in bytes, if it has one, it is enough to know that.
-        The order is the store's. Sends no data and changes nothing but what the store's cache
-        holds. `SendError` names the pair.
+        One that cannot be measured has a problem, and ends nothing. The order is the store's. Sends
+        no data and changes nothing but what the store's cache holds.
         """
 
     @abstractmethod

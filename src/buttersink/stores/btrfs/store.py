@@ -19,7 +19,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from buttersink.catalogue import Measurement
-from buttersink.errors import DeleteError, LocationError, ReceiveError, SendError, printable
+from buttersink.errors import (
+    DeleteError,
+    LocationError,
+    ReceiveError,
+    SendError,
+    StreamError,
+    printable,
+)
 from buttersink.kernel import ioctl, subvolumes
 from buttersink.kernel.extents import data_newer_than
 from buttersink.stores.base import Mode, Role, Sink, Store, Traits
@@ -130,7 +137,8 @@ class BtrfsStore(Store):
             else:
                 unknown.append(diff)
         for found in self._measure_all(unknown, limits) if unknown else ():
-            remembered.add(found)
+            if not found.problem:
+                remembered.add(found)
             yield found
 
     def _remembered(self) -> RememberedSizes:
@@ -150,7 +158,7 @@ class BtrfsStore(Store):
         left = threading.Event()
         with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
             running = [
-                threads.submit(self._measure, diff, limits.get(diff), left) for diff in diffs
+                threads.submit(self._measured, diff, limits.get(diff), left) for diff in diffs
             ]
             try:
                 for measurement in as_completed(running):
@@ -158,6 +166,13 @@ class BtrfsStore(Store):
             finally:
                 left.set()
                 threads.shutdown(wait=False, cancel_futures=True)
+
+    def _measured(self, diff: Diff, limit: int | None, left: threading.Event) -> Measurement:
+        """Measure one diff, or say why that cannot be."""
+        try:
+            return self._measure(diff, limit, left)
+        except (SendError, StreamError) as error:
+            return Measurement(diff, 0, 0, problem=str(error))
 
     def _measure(self, diff: Diff, limit: int | None, left: threading.Event) -> Measurement:
         """Measure one diff, unless whoever asked has left, or it has more bytes than the limit."""
