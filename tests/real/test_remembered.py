@@ -15,11 +15,19 @@ import pytest
 
 from buttersink import Mode, Role, open_store, parse_location
 from buttersink.catalogue import Diff
-from buttersink.kernel import ioctl
+from buttersink.kernel import ioctl, subvolumes
 from buttersink.stores import Cache
 from tests.support.command import Completed, buttersink
 from tests.support.history import History, make_history
-from tests.support.loopfs import MIB, create_subvolume, delete_subvolume, run, snapshot, tmpfs
+from tests.support.loopfs import (
+    MIB,
+    btrfs,
+    create_subvolume,
+    delete_subvolume,
+    run,
+    snapshot,
+    tmpfs,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +91,9 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def history(source: Path) -> History:
-    return make_history(source, seed=3, count=6, base_bytes=MIB, change_bytes=MIB // 8)
+    history = make_history(source, seed=3, count=6, base_bytes=MIB, change_bytes=MIB // 8)
+    settle(source)  # it has deleted what it rolled back
+    return history
 
 
 @pytest.fixture
@@ -186,9 +196,35 @@ def test_file_systems_with_the_same_names_are_kept_apart(
     assert len(home.files) == 2
 
 
+def settle(path: Path) -> None:
+    """Return when what was deleted is gone."""
+    btrfs("filesystem", "sync", path)
+    btrfs("subvolume", "sync", path)
+
+
+def test_nothing_is_remembered_while_what_was_deleted_is_cleared_away(
+    data: Path, home: Home
+) -> None:
+    """Until then a send may have data where it could have references."""
+    fd = os.open(data, os.O_RDONLY)
+    try:
+        assert not subvolumes.is_clearing(fd)
+        delete_subvolume(snapshot(data.parent / "live", data / "three"))
+        assert subvolumes.is_clearing(fd)
+        home.listing(data)
+        assert home.files == []
+        settle(data)
+        assert not subvolumes.is_clearing(fd)
+    finally:
+        os.close(fd)
+    home.listing(data)
+    assert set(home.known(data).values()) == {True}
+
+
 def test_what_is_known_of_deleted_snapshots_goes(data: Path, home: Home) -> None:
     home.listing(data)
     delete_subvolume(data / "one")
+    settle(data)
     snapshot(data.parent / "live", data / "three")
     home.listing(data)
     (file,) = home.files

@@ -22,6 +22,8 @@ _QGROUP_STATUS_FLAGS = struct.Struct("<16xQ")  # struct btrfs_qgroup_status_item
 _QGROUP_ON = 0x1  # BTRFS_QGROUP_STATUS_FLAG_ON; RESCAN 2, INCONSISTENT 4, SIMPLE_MODE 8
 _QGROUP_STATES = 0xF
 
+_ORPHANS, _ORPHAN_ITEM = 2**64 - 5, 48  # BTRFS_ORPHAN_OBJECTID, BTRFS_ORPHAN_ITEM_KEY
+
 NO_UUID = bytes(16)
 _NO_PLACE = (0, 0, b"")
 
@@ -95,6 +97,13 @@ def list_subvolumes(fd: int) -> list[Subvolume]:
             ctransid, _otransid, stransid, _rtransid, seconds, nanoseconds,
         ) in (items[number],)
     ]  # fmt: skip
+
+
+def is_clearing(fd: int) -> bool:
+    """Return whether deleted subvolumes of the file system of `fd` are still being cleared away."""
+    first = (_ORPHANS, _ORPHAN_ITEM, 0)
+    last = (_ORPHANS, _ORPHAN_ITEM, 2**64 - 1)
+    return any(True for _item in ioctl.search(fd, ioctl.ROOT_TREE, first, last))
 
 
 def _resolve_paths(fd: int, places: dict[int, tuple[int, int, bytes]]) -> dict[int, bytes]:

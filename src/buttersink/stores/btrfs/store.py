@@ -145,8 +145,13 @@ class BtrfsStore(Store):
         from buttersink.stores.btrfs.remembered import RememberedSizes
 
         if self._remembered_or_none is None:
-            filesystem = ioctl.filesystem_id(self._fd)
-            self._remembered_or_none = RememberedSizes(self._cache, filesystem, self._index)
+            filesystem, cache = ioctl.filesystem_id(self._fd), self._cache
+            if cache and subvolumes.is_clearing(self._fd):
+                cache.tell(
+                    "deleted snapshots are still being cleared away: sizes are not remembered"
+                )
+                cache = None  # blocks shared with those are sent as data, for as long as they are
+            self._remembered_or_none = RememberedSizes(cache, filesystem, self._index)
         return self._remembered_or_none
 
     def _measure_all(
