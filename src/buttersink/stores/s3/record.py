@@ -11,14 +11,14 @@ import base64
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import google_crc32c
 
 from buttersink.errors import StreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 FORMAT = 1
 
@@ -110,12 +110,20 @@ def checksums(record: Record) -> tuple[str, ...]:
     return f"{composite}-{len(record.parts)}", whole, f"{whole}-1"
 
 
-def composite_etag(parts: Sequence[Part]) -> str | None:
+def telling_etag(head: Mapping[str, Any]) -> str | None:
     """
-    Return the entity tag of an object whose parts have MD5s for theirs; None if they have not.
+    Return the entity tag in the answer to HeadObject, if it follows from those of the parts.
 
-    They have not where the server encrypts with keys of a key management service.
+    It need not where the server encrypts with keys of a key management service, and does not where
+    the object was not sent in parts.
     """
+    tag = str(head["ETag"]).strip('"')
+    encrypted = str(head.get("ServerSideEncryption", "")).startswith("aws:kms")
+    return tag if "-" in tag and not encrypted else None
+
+
+def composite_etag(parts: Sequence[Part]) -> str | None:
+    """Return the tag of an object whose parts have MD5s for entity tags; None if they have not."""
     try:
         digests = [bytes.fromhex(part.etag) for part in parts]
     except ValueError:

@@ -21,7 +21,13 @@ from buttersink.stores.s3.connection import connect, translating
 from buttersink.stores.s3.downloading import Source, download
 from buttersink.stores.s3.keys import diff_key, record_key
 from buttersink.stores.s3.listing import Listing, StoredDiff, read_listing
-from buttersink.stores.s3.record import Record, checksums, composite_etag, parse_record
+from buttersink.stores.s3.record import (
+    Record,
+    checksums,
+    composite_etag,
+    parse_record,
+    telling_etag,
+)
 from buttersink.stores.s3.trash import move_to_trash
 from buttersink.stores.s3.uploading import Unfinished, Upload, part_bytes, unfinished_parts
 
@@ -198,15 +204,14 @@ class S3Store(Store):
         if head["ContentLength"] != record.size:
             size = head["ContentLength"]
             return Comparison(f"it has {size:,} bytes, and was sent with {record.size:,}")
-        tag = head["ETag"].strip('"')
         # Without a type it can be the checksum of anything.
         checksum = head.get("ChecksumCRC32C") if head.get("ChecksumType") else None
         if checksum and checksum not in checksums(record):
             return Comparison("the server has another checksum than what was sent")
-        expected = composite_etag(record.parts)
-        if expected and "-" in tag and tag != expected:
+        tag, expected = telling_etag(head), composite_etag(record.parts)
+        if tag and expected and tag != expected:
             return Comparison("the server has another entity tag than what was sent")
-        if not checksum and not expected:
+        if not checksum and not (tag and expected):
             return Comparison(note="the server tells no checksum: only the size was compared")
         return Comparison()
 

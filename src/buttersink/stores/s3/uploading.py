@@ -18,7 +18,14 @@ from botocore.exceptions import ClientError as Refusal
 
 from buttersink.errors import ConflictError, ReceiveError
 from buttersink.stores.s3.connection import code_of, translating
-from buttersink.stores.s3.record import Part, Record, checksum_of, checksum_text, composite_etag
+from buttersink.stores.s3.record import (
+    Part,
+    Record,
+    checksum_of,
+    checksum_text,
+    composite_etag,
+    telling_etag,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -179,10 +186,9 @@ class Upload:
             first, self._knows_crc32c = self._knows_crc32c, False
             if first:
                 self._tell("the server does not verify CRC32C: parts are sent with Content-MD5")
-            digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
-            if answer["ETag"].strip('"') == digest:  # as good as verified
+            if answer["ETag"].strip('"') == _md5(body).hexdigest():  # as good as verified
                 return answer
-        md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode("ascii")
+        md5 = base64.b64encode(_md5(body).digest()).decode("ascii")
         return dict(self._client.upload_part(**request, ContentMD5=md5))
 
     def _of_another_stream(self) -> ReceiveError:
@@ -259,21 +265,26 @@ class Upload:
             if code_of(error) in {"404", "NoSuchKey", "NotFound"}:
                 return False
             raise
-        tag, expected = head["ETag"].strip('"'), composite_etag(record.parts)
-        right_tag = expected is None or "-" not in tag or tag == expected
-        return bool(head["ContentLength"] == record.size and right_tag)
+        tag, expected = telling_etag(head), composite_etag(record.parts)
+        return bool(
+            head["ContentLength"] == record.size and (None in (tag, expected) or tag == expected)
+        )
 
     def abandon(self) -> None:
         """Stop, and leave what is there unfinished, to go on with later."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+def _md5(body: bytes) -> hashlib._Hash:
+    return hashlib.md5(body, usedforsecurity=False)
+
+
 def _same(part: Part, body: bytes, checksum: int) -> bool:
     """Return whether a part that the server has holds these bytes."""
     if part.size != len(body) or part.crc32c not in (checksum, -1):
         return False
-    digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
-    return part.etag == digest or (len(part.etag) != len(digest) and part.crc32c == checksum)
+    # The entity tag is not the MD5 where the server encrypts with keys of a key management service.
+    return part.etag == _md5(body).hexdigest() or part.crc32c == checksum
 
 
 def unfinished_parts(client: Client, target: Mapping[str, str], upload_id: str) -> Unfinished:
