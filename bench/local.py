@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from bench.tables import Comparison, Transfer, print_comparisons, print_memory, print_plans
@@ -42,7 +43,7 @@ from tests.support.loopfs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 PROGRAMS = Path(sys.executable).parent
 TIMED = Path(__file__).with_name("timed.py")
@@ -55,9 +56,10 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run of a program: seconds, peak memory, and what it printed."""
+    """One run of a program: seconds, those of processors, peak memory, and what it printed."""
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     stdout: str = ""
 
@@ -88,12 +90,14 @@ def buttersink(*arguments: str, cache: Path) -> Measured:
     return timed(str(PROGRAMS / "buttersink"), *arguments, cache=cache)
 
 
-def timed(*command: str, cache: Path) -> Measured:
-    """Run a program under `timed.py`; it has to succeed."""
+def timed(
+    *command: str, cache: Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> Measured:
+    """Run a program under `timed.py`, or several with "|" between them; they have to succeed."""
     with tempfile.NamedTemporaryFile("r") as result:
         done = subprocess.run(
             [sys.executable, "-I", "-S", TIMED, result.name, *command],
-            env={**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": ""},
+            env={**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": "", **environment},
             capture_output=True,
             check=False,
         )

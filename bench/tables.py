@@ -52,6 +52,46 @@ class Transfer:
     steps_differing: int
 
 
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One of several that do the same; what it took, round by round."""
+
+    name: str
+    seconds: list[float]
+    cpu_seconds: list[float]
+    peak_bytes: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Several that do the same, run round by round; the first is what the others are held to."""
+
+    name: str
+    contenders: list[Contender]
+
+
+def print_contest(contest: Contest) -> None:
+    """Print medians with lowest and highest, and ratios to the first within the same round."""
+    first = contest.contenders[0]
+    of = f"of {first.name}"
+    table = _table(contest.name, "wall", of, "processors", of, "peak memory")
+    for each in contest.contenders:
+        peaks = [peak / (1 << 20) for peak in each.peak_bytes]
+        table.add_row(
+            each.name,
+            _spread(each.seconds, "{:.2f}") + " s",
+            _spread(_ratios(each.seconds, first.seconds), "{:.2f}"),
+            _spread(each.cpu_seconds, "{:.2f}") + " s",
+            _spread(_ratios(each.cpu_seconds, first.cpu_seconds), "{:.2f}"),
+            f"{max(peaks):.0f} MiB",
+        )
+    _print(table)
+
+
+def _ratios(values: list[float], of: list[float]) -> list[float]:
+    return [value / other for value, other in zip(values, of, strict=True)]
+
+
 def print_comparisons(comparisons: list[Comparison], interpreter_seconds: list[float]) -> None:
     """Print medians with the lowest and highest in brackets."""
     if not comparisons:
