@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError as Refusal
@@ -100,9 +99,10 @@ class Upload:
         first = self._there[1].size if 1 in self._there else 0
         self._part = first if first >= _MIN_PART else part
         self._upload_id = unfinished.upload_id if unfinished else ""
-        self._buffer = bytearray()
+        self._pieces: list[bytes] = []  # of the next part, and their length and CRC32C together
+        self._filled, self._checksum = 0, 0
         self._parts: list[Future[Part] | Part] = []
-        self._flying: deque[Future[Part]] = deque()
+        self._flying: set[Future[Part]] = set()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="upload")
         self._sha256, self._crc32c = hashlib.sha256(), 0
         self._size = 0
@@ -114,11 +114,18 @@ class Upload:
         self._sha256.update(chunk)
         self._size += len(chunk)
         while chunk:
-            room = self._length_of_next() - len(self._buffer)
-            self._buffer += chunk[:room]
+            room = self._length_of_next() - self._filled
+            self._take(bytes(chunk[:room]))
             chunk = chunk[room:]
-            if len(self._buffer) == self._length_of_next():
+            if self._filled == self._length_of_next():
                 self._send_part()
+
+    def _take(self, piece: bytes) -> None:
+        """Add a piece to the next part; its checksums are made while it is in the CPU's cache."""
+        self._pieces.append(piece)
+        self._filled += len(piece)
+        self._checksum = checksum_of(piece, self._checksum)
+        self._crc32c = checksum_of(piece, self._crc32c)
 
     def _length_of_next(self) -> int:
         there = self._there.get(len(self._parts) + 1)
@@ -127,20 +134,26 @@ class Upload:
         return length_of_part(len(self._parts), self._part)
 
     def _send_part(self) -> None:
-        """Hand the buffer to a thread, once fewer than all of them are at work."""
-        number, body = len(self._parts) + 1, bytes(self._buffer)
-        self._buffer.clear()
-        checksum, self._crc32c = checksum_of(body), checksum_of(body, self._crc32c)
+        """Hand the next part to the threads, which are let have one that waits, not more."""
+        self._wait_for_room()
+        number, body, checksum = len(self._parts) + 1, b"".join(self._pieces), self._checksum
+        self._pieces.clear()
+        self._filled = self._checksum = 0
         there = self._there.get(number)
         if there is not None and _same(there, body, checksum):
             self._parts.append(there._replace(crc32c=checksum))
             self.resumed += len(body)
             return
-        while len(self._flying) >= THREADS:
-            self._flying.popleft().result()
         future = self._threads.submit(self._upload_part, self._begun(), number, body, checksum)
-        self._flying.append(future)
+        self._flying.add(future)
         self._parts.append(future)
+
+    def _wait_for_room(self) -> None:
+        """Wait until no more than `THREADS` parts are under way: the next one is there twice."""
+        while len(self._flying) > THREADS:
+            ended, self._flying = wait(self._flying, return_when=FIRST_COMPLETED)
+            for each in ended:
+                each.result()
 
     def _begun(self) -> str:
         """Return the id of the upload, which is begun with its first part."""
@@ -207,7 +220,7 @@ class Upload:
 
         `ConflictError` if the key was taken meanwhile.
         """
-        if self._buffer or not self._parts:
+        if self._pieces or not self._parts:
             self._send_part()
         parts = tuple(part if isinstance(part, Part) else part.result() for part in self._parts)
         self._threads.shutdown()
