@@ -22,9 +22,9 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import perf_counter, perf_counter_ns
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import buttersink
@@ -182,13 +182,13 @@ def restores(setting: Setting) -> Contest:
 
         def ours() -> Measured:
             with destination(setting) as target:
-                return synced(target, lambda: setting.ours(location, f"{target}/"))
+                return synced(setting, target, setting.ours(location, f"{target}/"))
 
         def other(*download: str) -> Callable[[], Measured]:
             def run() -> Measured:
                 with destination(setting) as target:
                     receive = ("|", "btrfs", "receive", "--quiet", str(target))
-                    return synced(target, lambda: setting.run(*download, *receive))
+                    return synced(setting, target, setting.run(*download, *receive))
 
             return run
 
@@ -208,13 +208,16 @@ def destination(setting: Setting) -> Iterator[Path]:
         yield target
 
 
-def synced(target: Path, run: Callable[[], Measured]) -> Measured:
-    """Return what a run took until it was durable and there."""
-    measured, started = run(), perf_counter()
-    sync_filesystem(target)
+def synced(setting: Setting, target: Path, restored: Measured) -> Measured:
+    """Return what a run took, and then making what it has restored durable."""
     if not (target / "first").is_dir():
         sys.exit("restored nothing")
-    return replace(measured, seconds=measured.seconds + perf_counter() - started)
+    sync = setting.run("btrfs", "filesystem", "sync", str(target))
+    return Measured(
+        restored.seconds + sync.seconds,
+        restored.cpu_seconds + sync.cpu_seconds,
+        max(restored.peak_bytes, sync.peak_bytes),
+    )
 
 
 def listings(setting: Setting) -> tuple[Contest, Counter[str]]:
