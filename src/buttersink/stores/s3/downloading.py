@@ -41,24 +41,33 @@ class Source(NamedTuple):
 
 
 def download(client: Client, source: Source) -> Iterator[memoryview]:
-    """Yield the whole object in order; `SendError` if it cannot be had."""
-    starts = iter(range(0, source.size, RANGE))
+    """
+    Yield the whole object in order; `SendError` if it cannot be had.
+
+    A view is valid until the next is asked for: its memory is filled again, as new memory would
+    cost the kernel more than the copying. There is that of two ranges more than threads.
+    """
     waiting: deque[Future[memoryview]] = deque()
+    length = min(RANGE, source.size)
+    free: list[memoryview] = []
     threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="download")
     try:
-        for start in starts:
-            waiting.append(threads.submit(_range, client, source, start))
+        for start in range(0, source.size, RANGE):
+            room = free.pop() if free else memoryview(bytearray(length))
+            room = room[: source.size - start]
+            waiting.append(threads.submit(_range, client, source, start, room))
             if len(waiting) > _THREADS:
-                yield waiting.popleft().result()
+                whole = waiting.popleft().result()
+                yield whole
+                free.append(whole)
         while waiting:
             yield waiting.popleft().result()
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _range(client: Client, source: Source, start: int) -> memoryview:
-    """Return the bytes from `start` on, of one range."""
-    data = memoryview(bytearray(min(RANGE, source.size - start)))
+def _range(client: Client, source: Source, start: int, data: memoryview) -> memoryview:
+    """Fill `data` with the bytes from `start` on, and return it."""
     done = tries = 0
     while done < len(data):
         before = done
