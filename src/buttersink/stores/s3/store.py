@@ -10,6 +10,7 @@ what is deleted goes to `trash/`. Imported only when a bucket is named.
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -292,11 +293,17 @@ class S3Store(Store):
 def _checked(
     chunks: Iterator[memoryview], stored: StoredDiff, record: Record | None
 ) -> Iterator[memoryview]:
-    """Yield a diff; raise `SendError` at its end if it is not what was recorded."""
+    """
+    Yield a diff; raise `SendError` at its end if it is not what was recorded.
+
+    The digest is made in a thread of its own while whoever has asked for a chunk writes it.
+    """
     digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-        yield chunk
+    with ThreadPoolExecutor(1, thread_name_prefix="digest") as thread:
+        for chunk in chunks:
+            made = thread.submit(digest.update, chunk)
+            yield chunk
+            made.result()
     if record is not None and digest.digest() != record.sha256:
         raise SendError(
             "the diff is damaged",
