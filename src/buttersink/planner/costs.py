@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 UNIT = 16
 """Prices in this many parts of a byte sent."""
 
-_AROUND = 4  # requests beside those for the parts: begin, note, complete, look
+_AROUND = 3  # requests beside those for the parts: begin, note, complete
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,7 +245,7 @@ class Upload:
         }
         with translating(ReceiveError, "cannot complete the upload", key):
             try:
-                self._complete_once(request)
+                tag = self._complete_once(request)
             except Refusal as error:
                 # A repeated request may find that the first, of which no answer came, was heard.
                 if code_of(error) not in {"NoSuchUpload", "NoSuchKey", "PreconditionFailed", "404"}:
@@ -256,19 +256,25 @@ class Upload:
                     why = "another run has written it meanwhile"
                     raise ConflictError("cannot complete the upload", where=key, why=why) from error
                 raise
-            if not self._is_there(record):
+            # The tag of the parts tells all; else the object is looked at, which rclone reads for.
+            if tag != composite_etag(record.parts) and not self._is_there(record):
                 why = "the object is not what was sent"
                 raise ReceiveError("cannot complete the upload", where=key, why=why)
 
-    def _complete_once(self, request: Mapping[str, Any]) -> None:
-        """Complete, provided that there is no such key; some servers cannot see to that."""
+    def _complete_once(self, request: Mapping[str, Any]) -> str:
+        """
+        Complete, provided that there is no such key; return the object's entity tag.
+
+        Some servers cannot see to that.
+        """
         try:
-            self._client.complete_multipart_upload(**request, IfNoneMatch="*")
+            answer = self._client.complete_multipart_upload(**request, IfNoneMatch="*")
         except Refusal as error:
             if code_of(error) not in _UNSUPPORTED:
                 raise
             self._tell("the server does not keep two runs from writing one key")
-            self._client.complete_multipart_upload(**request)
+            answer = self._client.complete_multipart_upload(**request)
+        return str(answer.get("ETag", "")).strip('"')
 
     def _is_there(self, record: Record) -> bool:
         """Return whether the key has the size and, where that says something, the tag."""
