@@ -4,8 +4,9 @@ Every pair of snapshots of a directory, measured as far as it takes to know the 
 A diff between snapshots far apart takes the kernel a second where there are many, and there are
 40,000 pairs of 200. But a stream that is already longer than a diff known to make the same snapshot
 need not be read to its end: so much it is at least. A choice that is the cheapest with such bounds
-in place of sizes, and has none of them in it, is the cheapest. Otherwise all pairs that make the
-same snapshots as those in it are read twice as far, and it is chosen again.
+in place of sizes costs no more than the cheapest, and if it has none of them in it, it is that.
+Otherwise all pairs that make the same snapshots as those in it are read twice as far, and it is
+chosen again, until it is as near to what it is to be compared with as anybody wants to know.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from buttersink.catalogue import Measurement, Uuid
+
+_NEARLY = 1.002
 
 
 class Found(NamedTuple):
@@ -63,10 +66,10 @@ class AllPairs:
             yield store
 
     def _measure_all(self) -> Sizes:
-        """Measure neighbours in time, then every other pair within the limit that these set."""
+        """Measure full sends and from the one before, then all others as far as those go."""
         uuids = self._snapshots
         sizes = self._measured([Diff(uuid, None) for uuid in uuids])
-        sizes |= self._measured([*map(Diff, uuids[1:], uuids), *map(Diff, uuids, uuids[1:])])
+        sizes |= self._measured([*map(Diff, uuids[1:], uuids)])
         limits: dict[Uuid, int] = {}
         for diff, found in sizes.items():
             limits[diff.to] = min(limits.get(diff.to, found.bytes), found.bytes)
@@ -80,13 +83,22 @@ class AllPairs:
             found = _shown(store.measure(diffs, limits), len(diffs))
             return {each.diff: Found(each.bytes, each.finished) for each in found}
 
-    def cheapest(self, choose: Callable[[Mapping[Diff, int]], list[Diff]]) -> list[Diff]:
-        """Return what is chosen from all pairs when all that is chosen is known exactly."""
+    def cheapest(
+        self,
+        choose: Callable[[Mapping[Diff, int]], tuple[float, list[Diff]]],
+        compared: float,
+    ) -> float:
+        """
+        Return what the cheapest choice from all pairs costs, or a bound of that.
+
+        `choose` returns what a choice costs, and the choice. A bound is good enough if what it is
+        `compared` with is hardly above it.
+        """
         while True:
-            chosen = choose({diff: found.bytes for diff, found in self.sizes.items()})
+            cost, chosen = choose({diff: found.bytes for diff, found in self.sizes.items()})
             bounds = [diff for diff in chosen if not self.sizes[diff].exact]
-            if not bounds:
-                return chosen
+            if not bounds or compared <= _NEARLY * cost:
+                return cost
             heads = {diff.to for diff in bounds}
             again = [d for d, found in self.sizes.items() if d.to in heads and not found.exact]
             self.sizes |= self._measured(again, {d: 2 * self.sizes[d].bytes for d in again})

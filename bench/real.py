@@ -183,24 +183,28 @@ def open_source(directory: Path) -> NotingStore:
 def measure_case(case: Case, directory: Path, runs: int) -> Result:
     """Compare what is planned for a history with the best, and its time with that of sending."""
     with history(case, directory) as source:
+        runs_of_both = [plan_and_send(source, directory) for _ in range(runs + 1)][1:]
+        sent, measured, _ = runs_of_both[-1]
+        planned = sum(measured[diff].bytes for diff in sent)
+        finished = {diff: each.bytes for diff, each in measured.items() if each.finished}
         pairs = all_pairs(source, directory / "sizes.json")
         fulls = (found.bytes for diff, found in pairs.sizes.items() if diff.parent is None)
         full = int(statistics.median(fulls))
-        least = pairs.cheapest(fewest_bytes)
-        pairs.cheapest(lambda sizes: cheapest(sizes, full)[1])
+        chosen = cheapest(finished, full)[0]
         write_sizes(pairs.sizes, directory / "sizes.json")
-        runs_of_both = [plan_and_send(source, directory) for _ in range(runs + 1)][1:]
-    sent, measured, _ = runs_of_both[-1]
+        least = pairs.cheapest(fewest_bytes, planned)
+        pairs.cheapest(lambda sizes: _price(cheapest(sizes, full)), chosen.price)
+        write_sizes(pairs.sizes, directory / "sizes.json")
     return Result(
         case,
-        sum(pairs.sizes[diff].bytes for diff in least),
-        sum(measured[diff].bytes for diff in sent),
+        int(least),
+        planned,
         len(measured),
         sum(each.commands for each in measured.values()),
         sum(measured[diff].commands for diff in sent),
         [times for _, _, times in runs_of_both],
         cheapest({diff: found.bytes for diff, found in pairs.sizes.items()}, full)[0],
-        cheapest({diff: each.bytes for diff, each in measured.items() if each.finished}, full)[0],
+        chosen,
     )
 
 
@@ -236,11 +240,15 @@ def numbered(sizes: Mapping[Diff, int]) -> tuple[int, list[int], list[int]]:
     return len(nodes), [nodes[diff.parent] for diff in sizes], [nodes[diff.to] for diff in sizes]
 
 
-def fewest_bytes(sizes: Mapping[Diff, int]) -> list[Diff]:
-    """Return the best choice for a store of whole snapshots."""
+def _price(choice: tuple[Priced, list[Diff]]) -> tuple[float, list[Diff]]:
+    return choice[0].price, choice[1]
+
+
+def fewest_bytes(sizes: Mapping[Diff, int]) -> tuple[float, list[Diff]]:
+    """Return the best choice for a store of whole snapshots, after its bytes."""
     arcs = minimum_arborescence(*numbered(sizes), [*sizes.values()])[1:]
     diffs = [*sizes]
-    return [diffs[arc] for arc in arcs]
+    return sum(sizes[diffs[arc]] for arc in arcs), [diffs[arc] for arc in arcs]
 
 
 def cheapest(sizes: Mapping[Diff, int], full: int) -> tuple[Priced, list[Diff]]:
