@@ -16,6 +16,7 @@ import botocore.exceptions
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError as Refusal
+from botocore.parsers import ResponseParserError
 
 from buttersink.errors import LocationError
 
@@ -28,7 +29,7 @@ Client = Any
 """A botocore client, whose methods are made at run time from the API's description."""
 
 _CONNECT, _READ = 10, 60  # seconds without an answer
-_ATTEMPTS = 5  # with pauses that double from one second: throttling, 5xx, broken connections
+_ATTEMPTS = 5  # with pauses of up to 1, 2, 4, 8 seconds: throttling, 5xx, broken connections
 
 _REFUSALS = {  # codes of "Error Responses" in the S3 API reference: what is wrong, what to do
     "NoSuchBucket": ("there is no such bucket", "Make it, or correct the name or the endpoint."),
@@ -58,6 +59,10 @@ _REFUSALS = {  # codes of "Error Responses" in the S3 API reference: what is wro
     "QuotaExceeded": ("the quota is used up", "Free space there and run again."),
 }
 _BY_STATUS = {"403": "AccessDenied", "400": "InvalidAccessKeyId", "301": "PermanentRedirect"}
+"""What the answers to HEAD mean, which have no code."""
+
+NO_S3 = ("the answer is none of S3's", "Check AWS_ENDPOINT_URL.")
+"""What is wrong where something else answers, and what to do."""
 
 
 def connect(bucket: str, threads: int) -> Client:
@@ -70,7 +75,9 @@ def connect(bucket: str, threads: int) -> Client:
         connect_timeout=_CONNECT,
         read_timeout=_READ,
         max_pool_connections=threads,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        # "standard" pauses for milliseconds where the network is away, and after some 35 times in
+        # the life of a client not at all.
+        retries={"mode": "legacy", "total_max_attempts": _ATTEMPTS},
         # Checksums are given one by one; servers that do not know them are many.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
@@ -92,10 +99,13 @@ def translating(kind: type[Error], what: str, where: bytes | str | None) -> Iter
     except botocore.exceptions.BotoCoreError as error:
         why, hint = _failure(error)
         raise kind(what, where=where, why=why, hint=hint) from error
+    except ResponseParserError as error:
+        why, hint = NO_S3
+        raise kind(what, where=where, why=why, hint=hint) from error
     except OSError as error:
         raise kind(what, where=where, why=error.strerror or str(error)) from error
     except ValueError as error:  # an endpoint that is no URL
-        raise kind(what, where=where, why=str(error)) from error
+        raise kind(what, where=where, why=str(error), hint="Check AWS_ENDPOINT_URL.") from error
 
 
 def code_of(error: Refusal) -> str:
@@ -105,24 +115,34 @@ def code_of(error: Refusal) -> str:
 
 def _refusal(error: Refusal) -> tuple[str, str]:
     code = code_of(error)
-    code = _BY_STATUS.get(code, code)
+    if error.operation_name.startswith("Head"):
+        code = _BY_STATUS.get(code, code)
     if code in _REFUSALS:
         return _REFUSALS[code]
-    said = [code, str(error.response.get("Error", {}).get("Message") or "").strip().rstrip(".")]
-    return "the server says " + (": ".join(part for part in said if part) or "no"), ""
+    if code.isdigit() or not code:  # it came without an error document
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", code)
+        return f"{NO_S3[0]}, and has the status {status}", NO_S3[1]
+    said = str(error.response["Error"].get("Message") or "")
+    return "the server says " + ": ".join(part for part in (code, _one_line(said)) if part), ""
+
+
+def _one_line(text: str) -> str:
+    """Return what a library or server says as it stands before a full stop."""
+    return " ".join(text.split()).rstrip(".")
 
 
 def _failure(error: botocore.exceptions.BotoCoreError) -> tuple[str, str]:
     exceptions = botocore.exceptions
+    said = _one_line(str(error))
     if isinstance(error, (exceptions.NoCredentialsError, exceptions.PartialCredentialsError)):
         return (
             "there are no credentials",
             "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (with sudo -E).",
         )
     if isinstance(error, exceptions.ProfileNotFound):
-        return str(error), "Check AWS_PROFILE and ~/.aws/config."
+        return said, "Check AWS_PROFILE and ~/.aws/config."
     if isinstance(error, exceptions.SSLError):
         return "the server's certificate is not trusted", "Set AWS_CA_BUNDLE to a file with its CA."
     if isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError)):
-        return str(error).rstrip("."), "Check the network and AWS_ENDPOINT_URL."
-    return str(error).rstrip("."), ""
+        return said, "Check the network and AWS_ENDPOINT_URL."
+    return said, ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import ClientError as Refusal
 
 from buttersink.errors import LocationError
-from buttersink.stores.s3.connection import code_of, translating
+from buttersink.stores.s3.connection import NO_S3, code_of, translating
 from buttersink.stores.s3.keys import SIZES, TRASH, DiffKey, parse_key, path_of, under
 
 if TYPE_CHECKING:
@@ -139,6 +139,10 @@ def _objects(client: Client, bucket: str, begin: str) -> Iterator[dict[str, Any]
             Bucket=bucket, Prefix=begin, OptionalObjectAttributes=["RestoreStatus"]
         )
         for page in pages:
+            if "Name" not in page:  # else any web page would be an empty bucket
+                why, hint = NO_S3
+                what = "cannot list the bucket"
+                raise LocationError(what, where=f"s3://{bucket}/{begin}", why=why, hint=hint)
             yield from page.get("Contents", ())
 
 
