@@ -118,9 +118,7 @@ class TestPlaces:
         assert "no such bucket" in refused("s3://no-such-bucket/", server.environment())
 
     def test_no_such_bucket_to_write_to(self, server: Server, bucket: Bucket) -> None:
-        said = refused(
-            "s3://no-such-bucket/", server.environment(), source=f"s3://{bucket.name}/"
-        )
+        said = refused("s3://no-such-bucket/", server.environment(), source=f"s3://{bucket.name}/")
         assert "no such bucket" in said
 
     def test_nobody_listens(self, server: Server) -> None:

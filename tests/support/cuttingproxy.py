@@ -128,6 +128,9 @@ class CuttingProxy:
         """Connect a client to the server, until both have said everything or it is cut."""
         task = asyncio.current_task()
         assert task
+        if self._listener is None:  # it was accepted a moment before
+            writer.transport.abort()
+            return
         self.connections += 1
         writers = self._links[task] = [writer]
         try:

@@ -23,7 +23,7 @@ ERROR = """<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>{code}</Code><Message>Please try again.</Message><RequestId>1</RequestId></Error>"""
 CODES = {500: "InternalError", 503: "SlowDown"}
 
-_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "date", "server"}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -43,7 +43,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer; to HEAD without the body."""
         self.send_response(status)
         for name, value in headers:
-            self.send_header(name, value)
+            if self.command == "HEAD" or name.lower() != "content-length":
+                self.send_header(name, value)
         if self.command != "HEAD":
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -101,22 +102,27 @@ class Front(Answering):
 
     Attributes:
         refused: How many requests were answered with an error.
-        passed: Method and path with query of those passed on.
+        loses: Says of which requests the first answer is lost: the server has done what it was
+            asked for, and the client sees the connection break.
+        lost: How many answers were.
+        headers: Method, path with query, and names of headers of all requests passed on.
 
     """
 
     def __init__(self, endpoint: str, wrong: Callable[[str, str], int]) -> None:
         super().__init__(503, b"")
         self._target, self._wrong, self._lock = urlsplit(endpoint).netloc, wrong, Lock()
-        self.refused = 0
-        self.passed: list[tuple[str, str]] = []
+        self.refused = self.lost = 0
+        self.loses: Callable[[str, str], bool] = lambda _method, _path: False
+        self.headers: list[tuple[str, str, set[str]]] = []
 
     def _answer(self, handler: _Handler, body: bytes) -> None:
         with self._lock:
             status = self._wrong(handler.command, handler.path)
             self.refused += bool(status)
             if not status:
-                self.passed.append((handler.command, handler.path))
+                names = {name.lower() for name in handler.headers}
+                self.headers.append((handler.command, handler.path, names))
         if status:
             text = ERROR.format(code=CODES.get(status, "Error")).encode()
             handler.reply(status, text, [("Content-Type", "application/xml")])
@@ -131,4 +137,11 @@ class Front(Answering):
             there.endheaders(body)
             answer = there.getresponse()
             headers = [(n, v) for n, v in answer.getheaders() if n.lower() not in _HOP_BY_HOP]
-            handler.reply(answer.status, answer.read(), headers)
+            text = answer.read()
+        with self._lock:
+            lost = not self.lost and self.loses(handler.command, handler.path)
+            self.lost += lost
+        if lost:
+            handler.close_connection = True
+        else:
+            handler.reply(answer.status, text, headers)

@@ -119,8 +119,8 @@ def _refusal(error: Refusal) -> tuple[str, str]:
         code = _BY_STATUS.get(code, code)
     if code in _REFUSALS:
         return _REFUSALS[code]
-    if code.isdigit() or not code:  # it came without an error document
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", code)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if (code.isdigit() or not code) and status < 500:  # it came without an error document
         return f"{NO_S3[0]}, and has the status {status}", NO_S3[1]
     said = str(error.response["Error"].get("Message") or "")
     return "the server says " + ": ".join(part for part in (code, _one_line(said)) if part), ""

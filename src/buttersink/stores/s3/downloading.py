@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError
 
 from buttersink.errors import SendError
 from buttersink.stores.s3.connection import translating
+from buttersink.stores.s3.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,7 +50,7 @@ def download(client: Client, source: Source) -> Iterator[memoryview]:
     waiting: deque[Future[memoryview]] = deque()
     length = min(RANGE, source.size)
     free: list[memoryview] = []
-    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="download")
+    threads = Workers(_THREADS, "download")
     try:
         for start in range(0, source.size, RANGE):
             room = free.pop() if free else memoryview(bytearray(length))
@@ -63,7 +63,7 @@ def download(client: Client, source: Source) -> Iterator[memoryview]:
         while waiting:
             yield waiting.popleft().result()
     finally:
-        threads.shutdown(wait=False, cancel_futures=True)
+        threads.stop()
 
 
 def _range(client: Client, source: Source, start: int, data: memoryview) -> memoryview:
@@ -72,8 +72,9 @@ def _range(client: Client, source: Source, start: int, data: memoryview) -> memo
     while done < len(data):
         before = done
         with translating(SendError, "cannot read the diff", source.key):
+            body = _open(client, source, start + done, len(data) - done)  # which has tried already
             try:
-                for length in _read_into(client, source, start + done, data[done:]):
+                for length in _read_into(body, data[done:]):
                     done += length
             except (BotoCoreError, OSError) as error:
                 tries = tries + 1 if done == before else 1
@@ -90,23 +91,27 @@ def _range(client: Client, source: Source, start: int, data: memoryview) -> memo
     return data
 
 
-def _read_into(client: Client, source: Source, start: int, room: memoryview) -> Iterator[int]:
-    """Fill `room` with the object's bytes from `start` on; yield how many have come, and again."""
-    answer: Mapping[str, object] = client.get_object(
+def _open(client: Client, source: Source, start: int, length: int) -> Any:  # noqa: ANN401
+    """Ask for so many of the object's bytes from `start` on; return what they are read from."""
+    answer: Mapping[str, Any] = client.get_object(
         Bucket=source.bucket,
         Key=source.key,
-        Range=f"bytes={start}-{start + len(room) - 1}",
+        Range=f"bytes={start}-{start + length - 1}",
         IfMatch=source.etag,
     )
-    body = answer["Body"]
+    return answer["Body"]
+
+
+def _read_into(body: Any, room: memoryview) -> Iterator[int]:  # noqa: ANN401
+    """Fill `room` with what comes; yield how many bytes have come, and again."""
     done = 0
     try:
         while done < len(room):
-            chunk = body.read(min(_CHUNK, len(room) - done))  # type: ignore[attr-defined]
+            chunk = body.read(min(_CHUNK, len(room) - done))
             if not chunk:
                 return
             room[done : done + len(chunk)] = chunk
             done += len(chunk)
             yield len(chunk)
     finally:
-        body.close()  # type: ignore[attr-defined]
+        body.close()

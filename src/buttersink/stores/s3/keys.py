@@ -7,8 +7,9 @@ wants to know: `<diff's key>.<generation>.<created>.<digest>.json`. The digest i
 two runs that write one diff do not write over each other's. Readers that do not know of records
 skip them.
 
-A path that a key cannot hold as it is (not UTF-8, control characters) is written with %XX; such a
-key means that path only if the diff has a record, since 0.6 knew no such thing.
+A path that a key cannot hold as it is (not UTF-8, or characters that XML has not, which no server
+could list) is written with %XX; such a key means that path only if the diff has a record, since 0.6
+knew no such thing.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _DIFF = re.compile(
     r"(?:\.(?P<generation>\d{1,20})\.(?P<created>\d{1,20})\.[0-9a-f]{16}\.json)?",
     re.DOTALL,
 )
-_PLAIN = re.compile(rb"[^\x00-\x1f\x7f%]*")
+_PLAIN = re.compile(rb"(?:(?!\xef\xbf[\xbe\xbf])[^\x00-\x1f\x7f%])*")  # not U+FFFE, U+FFFF
 
 
 class DiffKey(NamedTuple):

@@ -9,9 +9,10 @@ what is deleted goes to `trash/`. Imported only when a bucket is named.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from buttersink.catalogue import Catalogue, Diff, Exactness, Partial, Size, Snapshot
@@ -140,14 +141,11 @@ class S3Store(Store):
         for key, begun in self._listing.begun.items():
             diff, path = self._listing.paths[key]
             with translating(LocationError, "cannot list an unfinished upload", key):
-                size = sum(
-                    part.size
-                    for each in begun
-                    for part in self._unfinished(key, each.upload_id).parts.values()
-                )
+                found = [self._unfinished(key, each.upload_id) for each in begun]
+            size = sum(part.size for each in found if each for part in each.parts.values())
             yield Partial(path, diff.to, max(each.initiated for each in begun), size=size)
 
-    def _unfinished(self, key: str, upload_id: str) -> Unfinished:
+    def _unfinished(self, key: str, upload_id: str) -> Unfinished | None:
         return unfinished_parts(self._client, self._target(key), upload_id)
 
     def _target(self, key: str) -> dict[str, str]:
@@ -173,15 +171,13 @@ class S3Store(Store):
         stored = self._listing.diffs[diff][0]
         if stored.archived:
             raise SendError("cannot read the diff", where=stored.key, why=stored.archived)
-        record = self._record(stored)
+        records = self._records(stored)
         source = Source(self._bucket, stored.key, stored.size, stored.etag)
-        yield _checked(download(self._client, source), stored, record)
+        yield _checked(download(self._client, source), stored, {r.sha256 for r in records})
 
-    def _record(self, stored: StoredDiff) -> Record | None:
-        """Return the record of a diff, None if it has none; of several the one that fits."""
-        records = [self._read_record(key) for key in stored.records]
-        fitting = (r for r in records if composite_etag(r.parts) == stored.etag.strip('"'))
-        return next(fitting, records[-1] if records else None)
+    def _records(self, stored: StoredDiff) -> list[Record]:
+        """Return the records of a diff: several if several runs have tried to write it."""
+        return [self._read_record(key) for key in stored.records]
 
     def _read_record(self, key: str) -> Record:
         with translating(SendError, "cannot read the record of the diff", key):
@@ -197,24 +193,13 @@ class S3Store(Store):
         return next((each for each in found if each.wrong), found[0])
 
     def _check(self, stored: StoredDiff) -> Comparison:
-        record = self._record(stored)
-        if record is None:
+        records = self._records(stored)
+        if not records:
             return Comparison(note="nothing was recorded when it was sent, by whatever sent it")
         with translating(SendError, "cannot look at the diff", stored.key):
             head = self._client.head_object(**self._target(stored.key), ChecksumMode="ENABLED")
-        if head["ContentLength"] != record.size:
-            size = head["ContentLength"]
-            return Comparison(f"it has {size:,} bytes, and was sent with {record.size:,}")
-        # Without a type it can be the checksum of anything.
-        checksum = head.get("ChecksumCRC32C") if head.get("ChecksumType") else None
-        if checksum and checksum not in checksums(record):
-            return Comparison("the server has another checksum than what was sent")
-        tag, expected = telling_etag(head), composite_etag(record.parts)
-        if tag and expected and tag != expected:
-            return Comparison("the server has another entity tag than what was sent")
-        if not checksum and not (tag and expected):
-            return Comparison(note="the server tells no checksum: only the size was compared")
-        return Comparison()
+        outcomes = [_compare(head, record) for record in records]
+        return next((each for each in outcomes if not each.wrong), outcomes[-1])
 
     @contextmanager
     def receive(self, step: Step) -> Iterator[Sink]:
@@ -248,7 +233,9 @@ class S3Store(Store):
         """Return the unfinished upload of a key that has most."""
         with translating(ReceiveError, "cannot list an unfinished upload", key):
             found = [
-                self._unfinished(key, begun.upload_id) for begun in self._listing.begun.get(key, ())
+                unfinished
+                for begun in self._listing.begun.get(key, ())
+                if (unfinished := self._unfinished(key, begun.upload_id))
             ]
         return max(
             found, key=lambda each: sum(part.size for part in each.parts.values()), default=None
@@ -257,6 +244,8 @@ class S3Store(Store):
     def _write_record(self, key: str, snapshot: Snapshot, record: Record) -> None:
         body = record.to_json()
         target = self._target(record_key(key, snapshot.generation, snapshot.created, body))
+        digest = hashlib.md5(body, usedforsecurity=False).digest()
+        target["ContentMD5"] = base64.b64encode(digest).decode("ascii")  # needed under a retention
         with translating(ReceiveError, "cannot write the record of the diff", key):
             self._client.put_object(**target, Body=body, ContentType="application/json")
 
@@ -282,19 +271,36 @@ class S3Store(Store):
                 continue
             with translating(DeleteError, "cannot abort the upload", key):
                 for begun in self._listing.begun.pop(key, ()):
-                    self._client.abort_multipart_upload(
-                        **self._target(key), UploadId=begun.upload_id
-                    )
+                    target = {**self._target(key), "UploadId": begun.upload_id}
+                    with suppress(self._client.exceptions.NoSuchUpload):  # it has ended meanwhile
+                        self._client.abort_multipart_upload(**target)
 
     def flush(self) -> None:
         """Do nothing: what has a key is durable."""
 
 
+def _compare(head: Mapping[str, Any], record: Record) -> Comparison:
+    """Compare what a server says of an object with one of its records."""
+    if head["ContentLength"] != record.size:
+        size = head["ContentLength"]
+        return Comparison(f"it has {size:,} bytes, and was sent with {record.size:,}")
+    # Without a type it can be the checksum of anything.
+    checksum = head.get("ChecksumCRC32C") if head.get("ChecksumType") else None
+    if checksum and checksum not in checksums(record):
+        return Comparison("the server has another checksum than what was sent")
+    tag, expected = telling_etag(head), composite_etag(record.parts)
+    if tag and expected and tag != expected:
+        return Comparison("the server has another entity tag than what was sent")
+    if not checksum and not (tag and expected):
+        return Comparison(note="the server tells no checksum: only the size was compared")
+    return Comparison()
+
+
 def _checked(
-    chunks: Iterator[memoryview], stored: StoredDiff, record: Record | None
+    chunks: Iterator[memoryview], stored: StoredDiff, digests: set[bytes]
 ) -> Iterator[memoryview]:
     """
-    Yield a diff; raise `SendError` at its end if it is not what was recorded.
+    Yield a diff; raise `SendError` at its end if none of the digests recorded is its own.
 
     The digest is made in a thread of its own while whoever has asked for a chunk writes it.
     """
@@ -304,7 +310,7 @@ def _checked(
             made = thread.submit(digest.update, chunk)
             yield chunk
             made.result()
-    if record is not None and digest.digest() != record.sha256:
+    if digests and digest.digest() not in digests:
         raise SendError(
             "the diff is damaged",
             where=stored.key,

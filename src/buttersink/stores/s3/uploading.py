@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError as Refusal
@@ -25,6 +26,7 @@ from buttersink.stores.s3.record import (
     composite_etag,
     telling_etag,
 )
+from buttersink.stores.s3.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -96,14 +98,15 @@ class Upload:
     ) -> None:
         self._client, self._target, self._create, self._tell = client, target, create, tell
         self._there = unfinished.parts if unfinished else {}
-        first = self._there[1].size if 1 in self._there else 0
-        self._part = first if first >= _MIN_PART else part
+        usual = [part.size for n, part in self._there.items() if n <= MAX_PARTS - _SPARE]
+        # The last part may be shorter; the first may be one that did not arrive.
+        self._part = longest if (longest := max(usual, default=0)) >= _MIN_PART else part
         self._upload_id = unfinished.upload_id if unfinished else ""
         self._pieces: list[bytes] = []  # of the next part, and their length and CRC32C together
         self._filled, self._checksum = 0, 0
         self._parts: list[Future[Part] | Part] = []
         self._flying: set[Future[Part]] = set()
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="upload")
+        self._threads = Workers(THREADS, "upload")
         self._sha256, self._crc32c = hashlib.sha256(), 0
         self._size = 0
         self._knows_crc32c = True
@@ -170,7 +173,8 @@ class Upload:
             try:
                 answer = self._verified(upload_id, number, body, checksum_text(checksum))
             except Refusal as error:
-                if number not in self._there:
+                # One that is not listed can be there in part, at a server that writes on arrival.
+                if number not in self._there and code_of(error) != "NotImplemented":
                     raise
                 raise self._of_another_stream() from error
         return Part(len(body), checksum, answer["ETag"].strip('"'))
@@ -223,7 +227,6 @@ class Upload:
         if self._pieces or not self._parts:
             self._send_part()
         parts = tuple(part if isinstance(part, Part) else part.result() for part in self._parts)
-        self._threads.shutdown()
         record = Record(path, self._size, self._sha256.digest(), self._crc32c, parts)
         write_record(record)
         self._complete(record)
@@ -250,6 +253,8 @@ class Upload:
                 # A repeated request may find that the first, of which no answer came, was heard.
                 if code_of(error) not in {"NoSuchUpload", "NoSuchKey", "PreconditionFailed", "404"}:
                     raise
+                if code_of(error) == "PreconditionFailed":
+                    self._discard()
                 if self._is_there(record):
                     return
                 if code_of(error) == "PreconditionFailed":
@@ -260,6 +265,11 @@ class Upload:
             if tag != composite_etag(record.parts) and not self._is_there(record):
                 why = "the object is not what was sent"
                 raise ReceiveError("cannot complete the upload", where=key, why=why)
+
+    def _discard(self) -> None:
+        """Abort an upload of what has a key already; if it is the one that has it, it is gone."""
+        with suppress(Refusal):
+            self._client.abort_multipart_upload(**self._target, UploadId=self._upload_id)
 
     def _complete_once(self, request: Mapping[str, Any]) -> str:
         """
@@ -291,7 +301,7 @@ class Upload:
 
     def abandon(self) -> None:
         """Stop, and leave what is there unfinished, to go on with later."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.stop()
 
 
 def _md5(body: bytes) -> hashlib._Hash:
@@ -306,14 +316,21 @@ def _same(part: Part, body: bytes, checksum: int) -> bool:
     return part.etag == _md5(body).hexdigest() or part.crc32c == checksum
 
 
-def unfinished_parts(client: Client, target: Mapping[str, str], upload_id: str) -> Unfinished:
-    """Return what the server has of an upload, up to the first gap."""
+def unfinished_parts(
+    client: Client, target: Mapping[str, str], upload_id: str
+) -> Unfinished | None:
+    """Return what the server has of an upload; None if that has ended, or may not be asked."""
     parts: dict[int, Part] = {}
-    for page in _pages(client, target, upload_id):
-        for each in page.get("Parts", ()):
-            text = each.get("ChecksumCRC32C")
-            crc = -1 if text is None else _crc(text)
-            parts[each["PartNumber"]] = Part(each["Size"], crc, each["ETag"].strip('"'))
+    try:
+        for page in _pages(client, target, upload_id):
+            for each in page.get("Parts", ()):
+                text = each.get("ChecksumCRC32C")
+                crc = -1 if text is None else _crc(text)
+                parts[each["PartNumber"]] = Part(each["Size"], crc, each["ETag"].strip('"'))
+    except Refusal as error:
+        if code_of(error) not in {"NoSuchUpload", "AccessDenied"}:
+            raise
+        return None
     return Unfinished(upload_id, parts)
 
 
