@@ -328,7 +328,7 @@ def unfinished_parts(
                 crc = -1 if text is None else _crc(text)
                 parts[each["PartNumber"]] = Part(each["Size"], crc, each["ETag"].strip('"'))
     except Refusal as error:
-        if code_of(error) not in {"NoSuchUpload", "AccessDenied"}:
+        if code_of(error) not in {"NoSuchUpload", "NoSuchKey", "AccessDenied"}:
             raise
         return None
     return Unfinished(upload_id, parts)
