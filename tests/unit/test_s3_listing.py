@@ -21,7 +21,7 @@ class Pages:
 
     def __init__(self, *objects: Mapping[str, Any]) -> None:
         self._pages: dict[str, list[Any]] = {
-            "list_objects_v2": [{"Contents": objects}],
+            "list_objects_v2": [{"Name": "bucket", "Contents": objects}],
             "list_multipart_uploads": [{}],
         }
         self.asked: list[Mapping[str, Any]] = []

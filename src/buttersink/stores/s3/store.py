@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -299,17 +298,11 @@ def _compare(head: Mapping[str, Any], record: Record) -> Comparison:
 def _checked(
     chunks: Iterator[memoryview], stored: StoredDiff, digests: set[bytes]
 ) -> Iterator[memoryview]:
-    """
-    Yield a diff; raise `SendError` at its end if none of the digests recorded is its own.
-
-    The digest is made in a thread of its own while whoever has asked for a chunk writes it.
-    """
+    """Yield a diff; raise `SendError` at its end if none of the digests recorded is its own."""
     digest = hashlib.sha256()
-    with ThreadPoolExecutor(1, thread_name_prefix="digest") as thread:
-        for chunk in chunks:
-            made = thread.submit(digest.update, chunk)
-            yield chunk
-            made.result()
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
     if digests and digest.digest() not in digests:
         raise SendError(
             "the diff is damaged",
