@@ -123,7 +123,9 @@ def _refusal(error: Refusal) -> tuple[str, str]:
     if (code.isdigit() or not code) and status < 500:  # it came without an error document
         return f"{NO_S3[0]}, and has the status {status}", NO_S3[1]
     said = str(error.response["Error"].get("Message") or "")
-    return "the server says " + ": ".join(part for part in (code, _one_line(said)) if part), ""
+    # To the client an answer that is no XML has the status 500, too.
+    hint = "If it does so again, check AWS_ENDPOINT_URL." if code.isdigit() else ""
+    return "the server says " + ": ".join(part for part in (code, _one_line(said)) if part), hint
 
 
 def _one_line(text: str) -> str:
