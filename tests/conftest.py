@@ -36,9 +36,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what uses an S3 server on every one."""
+    """Run what uses an S3 server on every one, and what mostly waits on one of them."""
     if "s3_server" in metafunc.fixturenames:
-        servers: list[object] = [*S3_SERVERS]
+        waits = metafunc.definition.get_closest_marker("waits") is not None
+        servers: list[object] = [*(S3_SERVERS[-1:] if waits else S3_SERVERS)]
         if more := metafunc.config.getoption("--s3"):
             servers.append(pytest.param(more, marks=pytest.mark.root))
         metafunc.parametrize("s3_server", servers, indirect=True)

@@ -82,6 +82,7 @@ def until(condition: Any, seconds: float = 20) -> None:  # noqa: ANN401  whateve
         time.sleep(0.01)
 
 
+@pytest.mark.waits
 def test_a_signal_in_an_upload(big: Path, remote: Remote, destination: Path) -> None:
     random, held = Random(5), 0
     for number in NUMBERS:
@@ -103,6 +104,7 @@ def test_a_signal_in_an_upload(big: Path, remote: Remote, destination: Path) -> 
     assert_same(big, destination / "big")
 
 
+@pytest.mark.waits
 def test_a_signal_in_a_restore(big: Path, remote: Remote, destination: Path) -> None:
     remote.run(f"{big.parent}/", remote.location)
     random = Random(6)
@@ -127,6 +129,7 @@ def silent(remote: Remote) -> Iterator[None]:
 
 @pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.waits
 def test_a_signal_while_the_server_is_silent(
     big: Path, remote: Remote, destination: Path, number: int
 ) -> None:
@@ -145,6 +148,7 @@ def test_a_signal_while_the_server_is_silent(
     remote.bucket.server.resume()
 
 
+@pytest.mark.waits
 def test_two_runs_at_once(big: Path, remote: Remote, destination: Path) -> None:
     runs = [
         start(remote, "--part-size", part, f"{big.parent}/", remote.location)

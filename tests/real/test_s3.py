@@ -163,6 +163,7 @@ def test_delete_keeps_what_is_needed(history: History, remote: Remote, destinati
             assert_same(made.path, destination / made.path.name)
 
 
+@pytest.mark.waits
 def test_restore_by_hand(history: History, remote: Remote, destination: Path) -> None:
     """As docs/S3-FORMAT.md says: `aws s3 cp` and `btrfs receive`."""
     remote.run(f"{history.directory}/", remote.location)
@@ -198,6 +199,7 @@ def big_history(source: Path, size: int) -> Path:
     return snapshot(live, source / "snaps" / "big")
 
 
+@pytest.mark.waits
 def test_an_upload_killed_at_ten_points_goes_on(
     source: Path, remote: Remote, destination: Path
 ) -> None:
@@ -230,6 +232,7 @@ def test_an_upload_killed_at_ten_points_goes_on(
     assert_same(big, destination / "big")
 
 
+@pytest.mark.waits
 def test_a_broken_network_is_ridden_out_or_gone_on_after(
     source: Path, remote: Remote, destination: Path
 ) -> None:

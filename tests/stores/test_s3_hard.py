@@ -133,6 +133,7 @@ def delete(store: S3Store) -> None:
     store.delete(Step(Action.DELETE, b"home/1", made(1), diff=FULL))
 
 
+@pytest.mark.waits
 class TestACutNetwork:
     SIZE = 40 * MIB
 
@@ -241,6 +242,7 @@ def paused(place: Place) -> Iterator[Callable[[float], None]]:
     server.resume()
 
 
+@pytest.mark.waits
 class TestASilentServer:
     DATA = bytes_of(6, 22 * MIB)
     STEP = sending(made(1), None, len(DATA))
@@ -444,6 +446,7 @@ class TestAnUploadWithGaps:
         assert read(place(mode=Mode.READ), FULL) == self.DATA
 
 
+@pytest.mark.waits
 class TestABusyServer:
     def test_is_asked_again(self, place: Place) -> None:
         """Every kind of request is refused at first."""
