@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 from tests.real.test_s3 import Remote
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.waits]
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)  # the last leaves a partial
 

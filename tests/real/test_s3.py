@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.conftest import MakeFilesystem
     from tests.support.s3servers import Bucket
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.waits]
 
 README = Path(__file__).parents[2] / "README.md"
 AWS = Path(sys.executable).parent / "aws"
