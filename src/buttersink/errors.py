@@ -87,6 +87,10 @@ class SendError(Error):
     """The source could not produce a diff."""
 
 
+class ResumeError(Error):
+    """What an interrupted transfer left cannot be gone on with; it starts over."""
+
+
 class ReceiveError(Error):
     """The destination could not take a diff, or what arrived is not what was sent."""
 

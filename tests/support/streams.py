@@ -18,9 +18,10 @@ MAGIC = b"btrfs-stream\0"
 HEADER_BYTES = 17  # of the stream
 COMMAND_BYTES = 10  # of the header of each command
 
-SUBVOL, SNAPSHOT, MKFILE, WRITE, CLONE, TRUNCATE = 1, 2, 3, 15, 16, 17
-CHMOD, CHOWN, END, UPDATE_EXTENT = 18, 19, 21, 22
-UUID, CTRANSID, INO, SIZE, MODE, UID, GID, PATH, OFFSET, DATA = 1, 2, 3, 4, 5, 6, 7, 15, 18, 19
+SUBVOL, SNAPSHOT, MKFILE, SET_XATTR, WRITE, CLONE, TRUNCATE = 1, 2, 3, 13, 15, 16, 17
+CHMOD, CHOWN, UTIMES, END, UPDATE_EXTENT, ENCODED_WRITE = 18, 19, 20, 21, 22, 25
+UUID, CTRANSID, INO, SIZE, MODE, UID, GID, MTIME = 1, 2, 3, 4, 5, 6, 7, 10
+XATTR_NAME, XATTR_DATA, PATH, OFFSET, DATA = 13, 14, 15, 18, 19
 CLONE_UUID, CLONE_CTRANSID, CLONE_PATH, CLONE_OFFSET, CLONE_LENGTH = 20, 21, 22, 23, 24
 
 
@@ -103,6 +104,16 @@ def chmod(path: bytes, mode: int) -> Command:
 def chown(path: bytes, owner: int, group: int) -> Command:
     """Change owner and group."""
     return Command(CHOWN, ((PATH, path), (UID, _u64(owner)), (GID, _u64(group))))
+
+
+def set_xattr(path: bytes, name: bytes, value: bytes) -> Command:
+    """Set an extended attribute."""
+    return Command(SET_XATTR, ((PATH, path), (XATTR_NAME, name), (XATTR_DATA, value)))
+
+
+def utimes(path: bytes) -> Command:
+    """Set times, which the kernel does last of all."""
+    return Command(UTIMES, ((PATH, path), (MTIME, bytes(12))))
 
 
 def update_extent(path: bytes, offset: int, size: int) -> Command:

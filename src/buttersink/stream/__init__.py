@@ -7,14 +7,18 @@ Format: btrfs-progs' "Btrfs Send Stream" documentation and the kernel's fs/btrfs
 
 from buttersink.stream.checking import StreamCheck, StreamFacts
 from buttersink.stream.rewrite import Identity, Rewriter
+from buttersink.stream.segments import Checkpoint, Segments, rest_of
 from buttersink.stream.size import Doubt, OwnerChange, StreamSize
 
 __all__ = [
+    "Checkpoint",
     "Doubt",
     "Identity",
     "OwnerChange",
     "Rewriter",
+    "Segments",
     "StreamCheck",
     "StreamFacts",
     "StreamSize",
+    "rest_of",
 ]

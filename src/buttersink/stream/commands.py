@@ -21,13 +21,16 @@ VERSIONS = (1, 2)
 
 SUBVOL = 1  # enum btrfs_send_cmd
 SNAPSHOT = 2
+SET_XATTR = 13
 WRITE = 15
 CLONE = 16
 TRUNCATE = 17
 CHMOD = 18
 CHOWN = 19
+UTIMES = 20
 END = 21
 UPDATE_EXTENT = 22
+ENCODED_WRITE = 25
 
 UUID = 1  # the attributes, enum of BTRFS_SEND_A_*
 CTRANSID = 2

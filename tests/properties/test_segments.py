@@ -1,0 +1,214 @@
+"""Streams cut into segments: the same whatever the chunks, whole to a receiver, known again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from buttersink.catalogue import Uuid
+from buttersink.errors import ResumeError, StreamError
+from buttersink.stream import Checkpoint, Identity, Rewriter, Segments, rest_of
+from buttersink.stream.segments import ENDING, opening
+from tests.properties.test_stream import (
+    CLONES,
+    COMMANDS,
+    FIRSTS,
+    GARBAGE,
+    OTHERS,
+    PATHS,
+    VERSIONS,
+    WRITES,
+    pieces,
+)
+from tests.support.streams import (
+    CLONE,
+    CLONE_UUID,
+    END,
+    ENCODED_WRITE,
+    HEADER_BYTES,
+    PATH,
+    SET_XATTR,
+    SNAPSHOT,
+    UTIMES,
+    UUID,
+    WRITE,
+    Command,
+    decode,
+    encode,
+    encode_command,
+    end,
+    set_xattr,
+    utimes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+CLOSING = (UTIMES, WRITE, CLONE, ENCODED_WRITE)
+CAPABILITY = b"security.capability"
+XATTRS = st.builds(
+    set_xattr, PATHS, st.sampled_from([b"user.x", CAPABILITY]), st.binary(max_size=30)
+)
+LONG = st.builds(
+    lambda first, rest: [first, *rest, end()],
+    FIRSTS,
+    st.lists(st.one_of(OTHERS, WRITES, CLONES, XATTRS, st.builds(utimes, PATHS)), max_size=30),
+)
+LEAST = st.integers(1, 600)
+
+
+def cut(chunks: Iterable[memoryview], least: int) -> list[bytes]:
+    """Return the segments of a stream, as they are in it."""
+    segments, found = Segments(least), [b""]
+    for chunk in chunks:
+        for piece in segments.feed(chunk):
+            if piece is None:
+                found.append(b"")
+            else:
+                found[-1] += piece
+    return found
+
+
+def all_of(stream: bytes) -> Iterator[memoryview]:
+    yield memoryview(stream)
+
+
+def checkpoints(stream: bytes, least: int) -> list[Checkpoint]:
+    segments = Segments(least)
+    return [segments.checkpoint() for piece in segments.feed(memoryview(stream)) if piece is None]
+
+
+def received(segment: bytes, number: int, last: int, own: bytes, version: int) -> list[Command]:
+    """Return what a receiver is given of a segment, as commands of a whole stream."""
+    uuid, before = (Uuid(bytes([200 + n]) * 16) for n in (number, number - 1))
+    identity = Identity(uuid=uuid, name=b"%d" % number, clones={own: uuid})
+    if number:
+        identity = replace(identity, parent=before)
+    rewriter = Rewriter(identity)
+    raw = (opening(version) if number else b"") + segment + (ENDING if number < last else b"")
+    out = b"".join(bytes(part) for part in rewriter.feed(memoryview(raw)))
+    rewriter.finish()
+    found, commands = decode(out)
+    assert found == version
+    assert commands[0].value(UUID) == uuid
+    assert commands[0].value(PATH) == b"%d" % number
+    if number:
+        assert commands[0].number == SNAPSHOT
+        assert commands[0].value(CLONE_UUID) == before
+    assert commands[-1].number == END
+    for command in commands:
+        if command.number == CLONE:
+            assert command.value(CLONE_UUID) == uuid or own != command.value(CLONE_UUID)
+    return [
+        command.changed({CLONE_UUID: own})
+        if command.number == CLONE and command.value(CLONE_UUID) == uuid
+        else command
+        for command in commands[1:-1]
+    ]
+
+
+@given(LONG, VERSIONS, LEAST, st.data())
+def test_segments_do_not_depend_on_the_chunks(
+    commands: list[Command], version: int, least: int, data: st.DataObject
+) -> None:
+    stream = encode(commands, version)
+    found = cut(pieces(data, stream), least)
+    assert found == cut(all_of(stream), least)
+    assert b"".join(found) == stream
+    assert all(len(segment) >= least for segment in found[:-1])
+
+
+@given(LONG, VERSIONS, LEAST)
+def test_receivers_are_given_all_commands_in_order(
+    commands: list[Command], version: int, least: int
+) -> None:
+    own = commands[0].value(UUID)
+    segments = cut(all_of(encode(commands, version)), least)
+    seen = [
+        command
+        for number, segment in enumerate(segments)
+        for command in received(segment, number, len(segments) - 1, own, version)
+    ]
+    assert seen == commands[1:-1]
+
+
+@given(LONG, VERSIONS, LEAST)
+def test_cuts_are_where_nothing_is_open(
+    commands: list[Command], version: int, least: int
+) -> None:
+    allowed, position, together = set(), HEADER_BYTES, False
+    for command, after in zip(commands, commands[1:], strict=False):
+        position += len(encode_command(command, version))
+        if command.number == SET_XATTR and CAPABILITY in command.attributes[1][1]:
+            together = True
+        if command.number == UTIMES:
+            together = False
+        if command.number in CLOSING and not together and after.number != END:
+            allowed.add(position)
+    place, expected, begin = 0, [], 0
+    for allowed_place in sorted(allowed):
+        if allowed_place - begin >= least:
+            expected.append(allowed_place)
+            begin = allowed_place
+    found = []
+    for segment in cut(all_of(encode(commands, version)), least)[:-1]:
+        place += len(segment)
+        found.append(place)
+    assert found == expected
+
+
+@given(LONG, VERSIONS, LEAST, st.data())
+def test_the_rest_of_the_same_stream_follows(
+    commands: list[Command], version: int, least: int, data: st.DataObject
+) -> None:
+    """Gone on with again and again, as by one run after the other."""
+    stream = encode(commands, version)
+    found = checkpoints(stream, least)
+    assume(found)
+    checkpoint = data.draw(st.sampled_from(found))
+    for _run in range(3):
+        rest = b"".join(map(bytes, rest_of(pieces(data, stream), checkpoint)))
+        assert rest == stream[checkpoint.bytes :]
+        segments = Segments(least, checkpoint)
+        later = [
+            segments.checkpoint() for p in segments.feed(memoryview(rest)) if p is None
+        ]
+        if not later:
+            break
+        checkpoint = later[0]
+
+
+@given(LONG, VERSIONS, LEAST, st.data())
+def test_another_stream_is_refused_before_its_first_byte(
+    commands: list[Command], version: int, least: int, data: st.DataObject
+) -> None:
+    stream = encode(commands, version)
+    found = checkpoints(stream, least)
+    assume(found)
+    checkpoint = data.draw(st.sampled_from(found))
+    changed = bytearray(stream)
+    place = data.draw(st.integers(HEADER_BYTES, checkpoint.bytes - 1), label="place")
+    changed[place] ^= data.draw(st.integers(1, 255), label="change")
+    for other in (bytes(changed), stream[: checkpoint.bytes - 1]):
+        given_back = rest_of(pieces(data, other), checkpoint)
+        with pytest.raises(ResumeError):
+            next(given_back)
+
+
+@given(GARBAGE, LEAST, st.data())
+def test_garbage_raises_nothing_else(garbage: bytes, least: int, data: st.DataObject) -> None:
+    try:
+        found = cut(pieces(data, garbage), least)
+    except StreamError:
+        return
+    assert garbage.startswith(b"".join(found))
+
+
+@given(COMMANDS, VERSIONS)
+def test_a_short_stream_is_one_segment(commands: list[Command], version: int) -> None:
+    stream = encode(commands, version)
+    assert cut(all_of(stream), len(stream)) == [stream]
