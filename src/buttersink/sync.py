@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from buttersink import planner
 from buttersink.catalogue import Diff, Size
-from buttersink.errors import ConflictError, Error, NoSpaceError, printable
+from buttersink.errors import ConflictError, Error, NoSpaceError, ResumeError, printable
 from buttersink.planner.plan import Action, Plan, Step
 from buttersink.progress import Reporter, Transfer
 from buttersink.report import Report, Status, StepResult
@@ -22,6 +22,7 @@ from buttersink.report import Report, Status, StepResult
 if TYPE_CHECKING:
     from buttersink.catalogue import Catalogue, Snapshot, Uuid
     from buttersink.stores.base import Store
+    from buttersink.stream import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,18 +212,31 @@ class _Run:
         if step.action is Action.COPY:
             self._destination.copy(step)
             return 0, 0
+        try:
+            if checkpoint := self._destination.resumable(step):
+                return self._flow(step, transfer, checkpoint)
+        except ResumeError as error:
+            self._reporter.note(f"{printable(step.path)} is sent from its beginning: {error.why}")
+        return self._flow(step, transfer)
+
+    def _flow(
+        self, step: Step, transfer: Transfer, checkpoint: Checkpoint | None = None
+    ) -> tuple[int, int]:
+        """Let a diff flow, or what is missing of it after a checkpoint."""
         parent = step.parent.uuid if step.parent else None
-        clones = tuple(clone.uuid for clone in step.clones)
-        sent = 0
+        diff = Diff(transfer.uuid, parent, tuple(clone.uuid for clone in step.clones))
+        there = sent = checkpoint.bytes if checkpoint else 0
         with (
-            self._source.send(Diff(transfer.uuid, parent, clones)) as chunks,
-            self._destination.receive(step) as sink,
+            self._source.send(diff, checkpoint) as chunks,
+            self._destination.receive(step, checkpoint) as sink,
         ):
+            if checkpoint:
+                self._reporter.transfer_advanced(transfer, sent)
             for chunk in chunks:
                 sink.write(chunk)
                 sent += len(chunk)
                 self._reporter.transfer_advanced(transfer, sent)
-        return sent, sink.resumed
+        return sent, there + sink.resumed
 
     def prune(self) -> None:
         """Delete what the plan lets go, unless something failed; then make all of it durable."""

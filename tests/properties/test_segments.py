@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,8 +28,8 @@ from tests.properties.test_stream import (
 from tests.support.streams import (
     CLONE,
     CLONE_UUID,
-    END,
     ENCODED_WRITE,
+    END,
     HEADER_BYTES,
     PATH,
     SET_XATTR,
@@ -36,6 +37,7 @@ from tests.support.streams import (
     UTIMES,
     UUID,
     WRITE,
+    XATTR_NAME,
     Command,
     decode,
     encode,
@@ -137,28 +139,22 @@ def test_receivers_are_given_all_commands_in_order(
 
 
 @given(LONG, VERSIONS, LEAST)
-def test_cuts_are_where_nothing_is_open(
-    commands: list[Command], version: int, least: int
-) -> None:
+def test_cuts_are_where_nothing_is_open(commands: list[Command], version: int, least: int) -> None:
     allowed, position, together = set(), HEADER_BYTES, False
-    for command, after in zip(commands, commands[1:], strict=False):
+    for command, after in pairwise(commands):
         position += len(encode_command(command, version))
-        if command.number == SET_XATTR and CAPABILITY in command.attributes[1][1]:
+        if command.number == SET_XATTR and CAPABILITY in command.value(XATTR_NAME):
             together = True
         if command.number == UTIMES:
             together = False
         if command.number in CLOSING and not together and after.number != END:
             allowed.add(position)
-    place, expected, begin = 0, [], 0
-    for allowed_place in sorted(allowed):
-        if allowed_place - begin >= least:
-            expected.append(allowed_place)
-            begin = allowed_place
-    found = []
-    for segment in cut(all_of(encode(commands, version)), least)[:-1]:
-        place += len(segment)
-        found.append(place)
-    assert found == expected
+    expected = [0]
+    for place in sorted(allowed):
+        if place - expected[-1] >= least:
+            expected.append(place)
+    segments = cut(all_of(encode(commands, version)), least)[:-1]
+    assert [0, *accumulate(map(len, segments))] == expected
 
 
 @given(LONG, VERSIONS, LEAST, st.data())
@@ -174,9 +170,7 @@ def test_the_rest_of_the_same_stream_follows(
         rest = b"".join(map(bytes, rest_of(pieces(data, stream), checkpoint)))
         assert rest == stream[checkpoint.bytes :]
         segments = Segments(least, checkpoint)
-        later = [
-            segments.checkpoint() for p in segments.feed(memoryview(rest)) if p is None
-        ]
+        later = [segments.checkpoint() for p in segments.feed(memoryview(rest)) if p is None]
         if not later:
             break
         checkpoint = later[0]

@@ -29,6 +29,7 @@ from buttersink.catalogue import (
 from buttersink.errors import SendError
 from buttersink.planner import Weights
 from buttersink.stores.base import Comparison, Mode, Store, Traits
+from buttersink.stream import rest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from buttersink.catalogue import Measurement
     from buttersink.planner.plan import Step
     from buttersink.stores.base import Sink
+    from buttersink.stream import Checkpoint
 
 
 class DiffDirectory(Store):
@@ -97,7 +99,9 @@ class DiffDirectory(Store):
         raise NotImplementedError
 
     @contextmanager
-    def send(self, diff: Diff) -> Iterator[Iterator[memoryview]]:
+    def send(
+        self, diff: Diff, checkpoint: Checkpoint | None = None
+    ) -> Iterator[Iterator[memoryview]]:
         """Read a file, and prove at its end that it is what was written."""
         try:
             file = self.file(diff).open("rb")
@@ -105,7 +109,8 @@ class DiffDirectory(Store):
             where, why = str(self.file(diff)), error.strerror or ""
             raise SendError("cannot read", where=where, why=why) from error
         with file:
-            yield self._proved(diff, file)
+            stream = self._proved(diff, file)
+            yield rest_of(stream, checkpoint) if checkpoint else stream
 
     def _proved(self, diff: Diff, file: BinaryIO) -> Iterator[memoryview]:
         digest = hashlib.sha256()
@@ -134,9 +139,10 @@ class DiffDirectory(Store):
         return found.get(self.file(diff).name, {})
 
     @contextmanager
-    def receive(self, step: Step) -> Iterator[Sink]:
+    def receive(self, step: Step, checkpoint: Checkpoint | None = None) -> Iterator[Sink]:
         """Write a file, and name it when it is whole."""
         assert step.snapshot is not None
+        assert checkpoint is None
         diff = Diff(step.snapshot.uuid, step.parent.uuid if step.parent else None)
         final, partial = self.file(diff), self.file(diff).with_suffix(".part")
         with partial.open("wb") as file:

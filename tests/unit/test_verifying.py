@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from buttersink.stream import Checkpoint
+
 SUN, MON, TUE, WED = (Uuid(letter * 16) for letter in (b"s", b"m", b"t", b"w"))
 PATHS = {SUN: b"home.sun", MON: b"home.mon", TUE: b"home.tue", WED: b"home.wed"}
 FULL_SUN, MON_SUN, TUE_MON, WED_TUE = CHAIN = (
@@ -68,10 +70,12 @@ class Silent(DiffDirectory):
     """A store of which one diff makes the program fail."""
 
     @contextmanager
-    def send(self, diff: Diff) -> Iterator[Iterator[memoryview]]:
+    def send(
+        self, diff: Diff, checkpoint: Checkpoint | None = None
+    ) -> Iterator[Iterator[memoryview]]:
         if diff == MON_SUN:
             raise ZeroDivisionError
-        with super().send(diff) as chunks:
+        with super().send(diff, checkpoint) as chunks:
             yield chunks
 
 
@@ -79,7 +83,10 @@ class Endless(DiffDirectory):
     """A store of which every diff goes on and on."""
 
     @contextmanager
-    def send(self, diff: Diff) -> Iterator[Iterator[memoryview]]:
+    def send(
+        self, diff: Diff, checkpoint: Checkpoint | None = None
+    ) -> Iterator[Iterator[memoryview]]:
+        assert checkpoint is None
         yield (memoryview(part) for part in chain([stream(diff)[:FIRST_BYTES]], repeat(MKFILE)))
 
 

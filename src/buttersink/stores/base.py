@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from buttersink.catalogue import Catalogue, Diff, Measurement, Partial
     from buttersink.planner.plan import Step
+    from buttersink.stream import Checkpoint
 
 
 class Mode(StrEnum):
@@ -194,9 +195,14 @@ class Store(ABC):
         """Yield a rough length of those diffs that can be guessed quickly; leave out the others."""
 
     @abstractmethod
-    def send(self, diff: Diff) -> AbstractContextManager[Iterator[memoryview]]:
+    def send(
+        self, diff: Diff, checkpoint: Checkpoint | None = None
+    ) -> AbstractContextManager[Iterator[memoryview]]:
         """
         Open a diff: an iterator over its bytes, each view valid until the next is asked for.
+
+        With a checkpoint, over those after it. `ResumeError`, at the end of the bytes at the
+        latest, if they do not belong to a stream that begins with what the checkpoint holds.
 
         The stream names snapshots by effective UUID. The iterator raises `SendError` if the stream
         cannot be brought to its end; in a store that verifies also at the end, if the bytes are
@@ -214,15 +220,26 @@ class Store(ABC):
             "not verified", where=self.location, why=f"{uuid_text(diff.to)} is no diff here"
         )
 
-    @abstractmethod
-    def receive(self, step: Step) -> AbstractContextManager[Sink]:
+    def resumable(self, step: Step) -> Checkpoint | None:  # noqa: ARG002  for stores that can
         """
-        Take in the diff of a step.
+        Return how much of the diff of a step an earlier run has left here, None if nothing.
+
+        `ResumeError` if something is there that cannot be gone on with. It is then for `receive`
+        without a checkpoint to clear it away, or with this one to go on from there.
+        """
+        return None
+
+    @abstractmethod
+    def receive(
+        self, step: Step, checkpoint: Checkpoint | None = None
+    ) -> AbstractContextManager[Sink]:
+        """
+        Take in the diff of a step; with a checkpoint, which `resumable` gave, the rest of it.
 
         On a clean exit the snapshot is durable and lies under `step.path`, and not before; what
         `step.replaces` names is gone. On any exception nothing lies there, and at most a partial is
-        left. `ConflictError` if the path is taken, `NoSpaceError` or another `ReceiveError` if the
-        bytes cannot be taken; no error if only the sender failed.
+        left, perhaps with a checkpoint. `ConflictError` if the path is taken, `NoSpaceError` or
+        another `ReceiveError` if the bytes cannot be taken; no error if only the sender failed.
 
         With `step.passing`, which a store of diffs never sees, the snapshot never has a name, here
         or for another tool: on a clean exit later diffs can start from it until it is released, and

@@ -76,7 +76,7 @@ class Rewriter:
             kernel's send does not set them again where the permissions have not changed.
 
     Attributes:
-        consumed: Bytes taken in so far.
+        consumed: Bytes of the stream taken in so far; to be set if they are not from its start.
 
     """
 

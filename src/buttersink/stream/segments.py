@@ -40,9 +40,9 @@ ENDING = commands.build_command(commands.END, [])
 
 
 class Stretch(NamedTuple):
-    """Bytes of a stream that passed in one run, and the SHA-256 of the headers in them."""
+    """How many bytes of a stream passed in one run, and the SHA-256 of the headers in them."""
 
-    bytes: int
+    length: int
     sha256: bytes
 
 
@@ -65,7 +65,7 @@ class Checkpoint:
     @property
     def bytes(self) -> int:
         """How many bytes of the stream that are."""
-        return sum(stretch.bytes for stretch in self.stretches)
+        return sum(stretch.length for stretch in self.stretches)
 
 
 class Segments:
@@ -171,7 +171,7 @@ def rest_of(chunks: Iterable[memoryview], checkpoint: Checkpoint) -> Iterator[me
     `ResumeError` before the first byte if what it has up to there is not what the checkpoint holds.
     """
     waiting = list(reversed(checkpoint.stretches))
-    left = waiting[-1].bytes
+    left = waiting[-1].length
     following = Segments()
     for chunk in chunks:
         rest = chunk
@@ -181,7 +181,7 @@ def rest_of(chunks: Iterable[memoryview], checkpoint: Checkpoint) -> Iterator[me
             rest, left = rest[left:], left - len(rest[:left])
             if not left:
                 waiting.pop()
-                left = waiting[-1].bytes if waiting else 0
+                left = waiting[-1].length if waiting else 0
                 _compare(following.checkpoint(), checkpoint)
                 following = Segments(checkpoint=following.checkpoint())
         if rest:

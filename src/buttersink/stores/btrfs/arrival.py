@@ -4,6 +4,9 @@ The place where one snapshot is to appear: its directory, its final name, its pa
 Until `commit` what arrives lies beside its final place under a partial name, with an invented
 received UUID: no crash, at whatever moment, leaves something that looks like the snapshot. (It has
 to be the same directory: the kernel does not move a read-only subvolume to another one.)
+
+There are two such names, which take turns: while one segment of a long stream arrives under one,
+what the segments before it have made lies under the other as a checkpoint, with a journal.
 """
 
 from __future__ import annotations
@@ -13,17 +16,20 @@ import os
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from buttersink.errors import ConflictError, ReceiveError
+from buttersink.catalogue import Uuid
+from buttersink.errors import ConflictError, ReceiveError, ResumeError
 from buttersink.kernel import ioctl, libc
 from buttersink.stores.btrfs.directory import open_directory, subvolume_at, translating
-from buttersink.stores.btrfs.index import base_name, partial_name
+from buttersink.stores.btrfs.index import base_name, journal_name, partial_name
+from buttersink.stores.btrfs.journal import Journal, read_journal, remove_journal, write_journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from buttersink.catalogue import Snapshot, Uuid
+    from buttersink.catalogue import Diff, Snapshot
     from buttersink.kernel.ioctl import SubvolumeInfo
+    from buttersink.stream import Checkpoint
 
 _IN_THE_WAY = "Move it away, or leave this snapshot out with --exclude."
 
@@ -34,15 +40,21 @@ class Place(AbstractContextManager["Place"]):
 
     Attributes:
         path: The final path, relative to the location.
-        partial: Name under which the snapshot arrives.
+        partial: Name under which the snapshot arrives, or now the next segment of it.
+        received: The invented received UUID that it arrives with.
+        kept: The checkpoint that stays if what is arriving does not arrive.
+        advanced: Whether that was made by this object.
 
     """
 
     def __init__(self, root_fd: int, path: bytes, uuid: Uuid) -> None:
         above, _slash, self._name = path.rpartition(b"/")
         self.path = path
-        self.partial = partial_name(uuid)
         self._uuid = uuid
+        self._names = (partial_name(uuid), partial_name(uuid, 1))
+        self.partial, self.received = self._names[0], Uuid(os.urandom(16))
+        self.kept: Journal | None = None
+        self.advanced = False
         with translating(ReceiveError, "cannot make the directory", above):
             try:
                 self._fd = open_directory(root_fd, above, make=True)
@@ -90,8 +102,93 @@ class Place(AbstractContextManager["Place"]):
 
     def clear(self) -> None:
         """Delete what this try, or an earlier one, left under the partial names."""
-        self._delete(self.partial)
+        self.kept = None
+        self._forget_journal()
+        self.clear_unfinished()
+
+    def clear_unfinished(self) -> None:
+        """Delete the same but for the checkpoint that is kept."""
+        for name in self._names:
+            if self.kept is None or name != self.kept.name:
+                self._delete(name)
         self.drop_stand_ins()
+
+    def leave(self) -> None:
+        """Delete all that is unfinished; what the journal on the disk names is not."""
+        try:
+            self.kept = read_journal(self._fd, journal_name(self._uuid))
+        except ResumeError:
+            self.kept = None
+        if self.kept is None:
+            self.clear()
+        else:
+            self.clear_unfinished()
+
+    def _forget_journal(self) -> None:
+        with translating(ConflictError, "cannot remove the journal", journal_name(self._uuid)):
+            remove_journal(self._fd, journal_name(self._uuid))
+
+    def has_journal(self) -> bool:
+        """Return whether a checkpoint may be there, of whatever use."""
+        try:
+            os.lstat(journal_name(self._uuid), dir_fd=self._fd)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def find(self, diff: Diff) -> Journal | None:
+        """Return what is held of a diff; `ResumeError` if it cannot be gone on with."""
+        journal = read_journal(self._fd, journal_name(self._uuid))
+        if journal is None:
+            return None
+        if journal.diff != diff:
+            raise _gone("another difference makes this snapshot now")
+        if journal.name not in self._names:
+            raise _gone("its journal names something else")
+        try:
+            with self._opened(journal.name) as fd:
+                found = subvolume_at(fd)
+        except OSError as error:
+            raise _gone(f"its checkpoint cannot be opened ({error.strerror})") from error
+        if not journal.fits(found):
+            raise _gone("its checkpoint has been changed")
+        return journal
+
+    def keep(self, journal: Journal) -> None:
+        """Let what comes arrive beside a checkpoint that was found, and not touch that."""
+        self.kept = journal
+        if self.partial == journal.name:
+            self._turn()
+
+    def _turn(self) -> None:
+        self.partial, self.received = self._other(), Uuid(os.urandom(16))
+
+    def make_checkpoint(self, diff: Diff, checkpoint: Checkpoint) -> None:
+        """Turn what has arrived into the checkpoint that is kept; what comes arrives beside it."""
+        self.arrived()
+        with (
+            translating(ReceiveError, "cannot keep what has arrived", self.path),
+            self._opened(self.partial) as fd,
+        ):
+            libc.sync_filesystem(fd)
+            info = subvolume_at(fd)  # the transaction that changed it last is known only now
+            own, received = Uuid(info.uuid), Uuid(info.received_uuid)
+            journal = Journal(diff, checkpoint, self.partial, own, received, info.ctransid)
+            self.advanced = True
+            write_journal(self._fd, journal_name(self._uuid), journal)
+        before, self.kept = self.kept, journal
+        if before is not None:
+            self._delete(before.name)
+        self._turn()
+
+    def settle(self) -> None:
+        """Let go of the checkpoint: everything has arrived, and stays."""
+        self._forget_journal()
+        self.kept = None
+        self._delete(self._other())
+
+    def _other(self) -> bytes:
+        return self._names[self.partial == self._names[0]]
 
     def drop_stand_ins(self) -> None:
         """Delete the stand-ins, the last one first: so none is left behind a gap, ever."""
@@ -126,31 +223,28 @@ class Place(AbstractContextManager["Place"]):
         """Make such a copy that goes before the snapshot gets its name."""
         self.snapshot(source_fd, base_name(self._uuid, self._stand_ins()), uuid, generation)
 
-    def arrived(self, received: Uuid) -> SubvolumeInfo:
+    def arrived(self) -> SubvolumeInfo:
         """Return what lies under the partial name; `ReceiveError` unless it was received whole."""
         with (
             translating(ReceiveError, "cannot complete the snapshot", self.path),
             self._opened(self.partial) as fd,
         ):
             info = subvolume_at(fd)
-        if (info.read_only, info.received_uuid) != (True, received):
+        if (info.read_only, info.received_uuid) != (True, self.received):
             why = "what was received is not what was sent"
             raise ReceiveError("cannot complete the snapshot", where=self.path, why=why)
         return info
 
-    def commit(
-        self, snapshot: Snapshot, received: Uuid, replaces: Snapshot | None
-    ) -> SubvolumeInfo:
+    def commit(self, snapshot: Snapshot, replaces: Snapshot | None) -> SubvolumeInfo:
         """
         Make what lies under the partial name durable, give it its identity and its final name.
 
         Args:
             snapshot: Whose effective UUID and generation it gets.
-            received: The received UUID it must have now.
             replaces: What lies under the final name now, and goes.
 
         """
-        info = self.arrived(received)
+        info = self.arrived()
         with (
             translating(ReceiveError, "cannot complete the snapshot", self.path),
             self._opened(self.partial) as fd,
@@ -159,11 +253,14 @@ class Place(AbstractContextManager["Place"]):
             ioctl.set_read_only(fd, read_only=False)
             ioctl.set_received(fd, snapshot.uuid, snapshot.generation)
             ioctl.set_read_only(fd, read_only=True)
+        self._forget_journal()  # before: it would stay beside a snapshot that nobody sends again
+        self.kept = None
         if replaces is None:
             with translating(ConflictError, "cannot name the snapshot", self.path):
                 libc.rename_new(self._fd, self.partial, self._name)
         else:
             self._replace(replaces)
+        self._delete(self._other())
         return info
 
     def _replace(self, old: Snapshot) -> None:
@@ -173,3 +270,7 @@ class Place(AbstractContextManager["Place"]):
             libc.exchange(self._fd, self.partial, self._name)
         self._require(self.partial, old)
         self._delete(self.partial)
+
+
+def _gone(why: str) -> ResumeError:
+    return ResumeError("cannot be gone on with", why=why)

@@ -30,20 +30,27 @@ if TYPE_CHECKING:
 
 _PREFIX = b".buttersink-"
 _PARTIAL = re.compile(
-    rb"\.buttersink-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(?:part|base(?:[1-9][0-9]*)?)"
+    rb"\.buttersink-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(?:part1?|base(?:[1-9][0-9]*)?)"
 )
 
 
-def partial_name(uuid: Uuid) -> bytes:
-    """Return the name under which this snapshot arrives."""
-    return _PREFIX + uuid_text(uuid).encode("ascii") + b".part"
+def partial_name(uuid: Uuid, number: int = 0) -> bytes:
+    """Return the name under which this snapshot arrives, the usual one or with 1 the other."""
+    return _beside(uuid, b".part", number)
 
 
 def base_name(uuid: Uuid, number: int = 0) -> bytes:
     """Return the name of a stand-in, counted from 0, for what this snapshot is made from."""
-    return (
-        _PREFIX + uuid_text(uuid).encode("ascii") + b".base" + (b"%d" % number if number else b"")
-    )
+    return _beside(uuid, b".base", number)
+
+
+def journal_name(uuid: Uuid) -> bytes:
+    """Return the name of the file that says how much of this snapshot has arrived."""
+    return _beside(uuid, b".journal")
+
+
+def _beside(uuid: Uuid, ending: bytes, number: int = 0) -> bytes:
+    return b"".join((_PREFIX, uuid_text(uuid).encode(), ending, b"%d" % number if number else b""))
 
 
 def uuid_of_partial(name: bytes) -> Uuid | None:

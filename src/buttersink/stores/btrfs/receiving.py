@@ -25,7 +25,7 @@ _CHATTER = (b"At subvol ", b"At snapshot ")  # btrfs-progs cmds/receive.c: no er
 
 class ReceiveProcess:
     """
-    A sink that hands the stream to `btrfs receive`; end it with `finish` or `abort`.
+    Hands a stream to `btrfs receive`; end it with `finish` or `abort`.
 
     Args:
         mount: Private mount in which the process runs.
@@ -35,8 +35,6 @@ class ReceiveProcess:
             holds until the process, too, has ended.
 
     """
-
-    resumed = 0
 
     def __init__(
         self, mount: PrivateMount, directory: bytes, identity: Identity, locked: int
@@ -62,6 +60,11 @@ class ReceiveProcess:
             raise
         finally:
             os.close(read_end)
+
+    def begin(self, opening: bytes, before: int) -> None:
+        """Hand on how a stream begins of which `before` bytes were received earlier."""
+        self.write(memoryview(opening))
+        self._rewriter.consumed = before
 
     def write(self, chunk: memoryview) -> None:
         """Hand on the next bytes; `ReceiveError` if the process has died, `StreamError`."""

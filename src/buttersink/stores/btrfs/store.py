@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from buttersink.errors import (
     DeleteError,
     LocationError,
     ReceiveError,
+    ResumeError,
     SendError,
     StreamError,
     printable,
@@ -32,12 +34,13 @@ from buttersink.kernel.extents import data_newer_than
 from buttersink.stores.base import Mode, Role, Sink, Store, Traits
 from buttersink.stores.btrfs.directory import (
     lock,
+    open_directory,
     open_location,
     open_subvolume,
     subvolume_at,
     translating,
 )
-from buttersink.stores.btrfs.index import Index
+from buttersink.stores.btrfs.index import Index, journal_name
 from buttersink.stores.btrfs.pair import Pair
 from buttersink.stores.btrfs.sending import PIPE_BYTES, sending
 
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
     from buttersink.stores.base import Cache
     from buttersink.stores.btrfs.remembered import RememberedSizes
     from buttersink.stores.btrfs.writing import Writer
-    from buttersink.stream import Rewriter
+    from buttersink.stream import Checkpoint, Rewriter
 
 
 # Waking up for each command of a metadata-only send costs as much as the kernel's work for it.
@@ -121,7 +124,18 @@ class BtrfsStore(Store):
         directory = subvolumes.join(here, self._missing)
         self._close_what_knows_the_index()
         self._index = Index(found, quota, directory, self._single)
-        return self._index.catalogue
+        listed = self._index.catalogue
+        return replace(listed, partials=tuple(map(self._with_size, listed.partials)))
+
+    def _with_size(self, partial: Partial) -> Partial:
+        """Return a partial with the bytes it holds of its stream, if a journal tells."""
+        from buttersink.stores.btrfs.journal import read_journal
+
+        with suppress(OSError, ResumeError), self._directory_of(partial) as fd:
+            journal = read_journal(fd, journal_name(partial.uuid))
+            if journal and journal.name == os.path.basename(partial.path):
+                return replace(partial, size=journal.checkpoint.bytes)
+        return partial
 
     def measure(
         self, diffs: Sequence[Diff], limits: Mapping[Diff, int] = MappingProxyType({})
@@ -216,9 +230,11 @@ class BtrfsStore(Store):
                 yield diff, data_newer_than(self._fd, snapshot.subvolume_id, since)
 
     @contextmanager
-    def send(self, diff: Diff) -> Iterator[Iterator[memoryview]]:
+    def send(
+        self, diff: Diff, checkpoint: Checkpoint | None = None
+    ) -> Iterator[Iterator[memoryview]]:
         """Open the kernel's stream, its first command naming effective UUIDs and generations."""
-        from buttersink.stream import Identity, OwnerChange, Rewriter
+        from buttersink.stream import Identity, OwnerChange, Rewriter, rest_of
 
         snapshot = self._index[diff.to]
         parent = self._index[diff.parent] if diff.parent else None
@@ -234,7 +250,8 @@ class BtrfsStore(Store):
                 (lambda *change: pair.lost_mode(OwnerChange(*change))) if parent else None
             )
             with closing(self._kernel_stream(diff, fds, ids)) as chunks:
-                yield _rewritten(chunks, Rewriter(identity, restore_mode))
+                stream = _rewritten(chunks, Rewriter(identity, restore_mode))
+                yield rest_of(stream, checkpoint) if checkpoint else stream
 
     @contextmanager
     def _opened(self, diff: Diff) -> Iterator[tuple[list[int], tuple[int, int]]]:
@@ -271,10 +288,14 @@ class BtrfsStore(Store):
             path = self._index[diff.to].path
             raise SendError("btrfs send failed", where=path, why=why, hint=hint) from error
 
+    def resumable(self, step: Step) -> Checkpoint | None:
+        """Return what an earlier run has left; see `Writer.resumable`."""
+        return self._writer().resumable(step, _snapshot_of(step))
+
     @contextmanager
-    def receive(self, step: Step) -> Iterator[Sink]:
+    def receive(self, step: Step, checkpoint: Checkpoint | None = None) -> Iterator[Sink]:
         """Take in a diff; see `Writer.receive`."""
-        with self._writer().receive(step, _snapshot_of(step)) as sink:
+        with self._writer().receive(step, _snapshot_of(step), checkpoint) as sink:
             yield sink
 
     def copy(self, step: Step) -> None:
@@ -305,8 +326,24 @@ class BtrfsStore(Store):
         self._delete(snapshot.path, snapshot.subvolume_id, only_read_only=True)
 
     def discard(self, partial: Partial) -> None:
-        """Delete a partial inside the location."""
+        """Delete a partial inside the location, and first the journal that may speak of it."""
+        from buttersink.stores.btrfs.journal import remove_journal
+
+        self._require_writable(Mode.WRITE)
+        with (
+            translating(DeleteError, "cannot delete", partial.path),
+            self._directory_of(partial) as fd,
+        ):
+            remove_journal(fd, journal_name(partial.uuid))
         self._delete(partial.path, partial.subvolume_id, only_read_only=False)
+
+    @contextmanager
+    def _directory_of(self, partial: Partial) -> Iterator[int]:
+        fd = open_directory(self._fd, os.path.dirname(partial.path))
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def _delete(self, path: bytes, subvolume_id: int, *, only_read_only: bool) -> None:
         self._require_writable(Mode.WRITE)

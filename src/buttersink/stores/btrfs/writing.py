@@ -12,8 +12,8 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from buttersink.catalogue import Uuid
-from buttersink.errors import NoSpaceError, ReceiveError, printable
+from buttersink.catalogue import Diff, Uuid
+from buttersink.errors import NoSpaceError, ReceiveError, ResumeError, StreamError, printable
 from buttersink.kernel.ioctl import filesystem_id
 from buttersink.kernel.mounts import PrivateMount, device_of, mount_of
 from buttersink.kernel.subvolumes import join
@@ -21,6 +21,7 @@ from buttersink.stores.btrfs.arrival import Place
 from buttersink.stores.btrfs.directory import open_subvolume, translating
 from buttersink.stores.btrfs.index import partial_name
 from buttersink.stores.btrfs.receiving import ReceiveProcess
+from buttersink.stores.btrfs.segmented import SegmentedReceive
 from buttersink.stream import Identity
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from buttersink.planner.plan import Step
     from buttersink.stores.base import Sink
     from buttersink.stores.btrfs.index import Index
+    from buttersink.stores.btrfs.journal import Journal
+    from buttersink.stream import Checkpoint
 
 
 class Writer:
@@ -53,58 +56,101 @@ class Writer:
         """Let go of the private mount."""
         self._mount.close()
 
+    def resumable(self, step: Step, snapshot: Snapshot) -> Checkpoint | None:
+        """Return what an earlier run has left of a diff; `ResumeError` if that is of no use."""
+        with self._place(step, snapshot) as place:
+            journal = self._find(place, _diff_of(step, snapshot))
+        return journal.checkpoint if journal else None
+
+    def _find(self, place: Place, diff: Diff) -> Journal | None:
+        """Return what is held of a diff, if a receiver finds just that by its received UUID."""
+        journal = place.find(diff)
+        if journal and len(self._index.received.get(journal.received_uuid, ())) > 1:
+            raise ResumeError("cannot be gone on with", why="somebody has copied its checkpoint")
+        return journal
+
     @contextmanager
-    def receive(self, step: Step, snapshot: Snapshot) -> Iterator[Sink]:
-        """Feed `btrfs receive` beside the final place; commit on a clean exit, else clear away."""
-        with self._arriving(step, snapshot) as (place, received):
-            identity = self._identity(step, snapshot, place, received)
+    def receive(
+        self, step: Step, snapshot: Snapshot, checkpoint: Checkpoint | None = None
+    ) -> Iterator[Sink]:
+        """
+        Feed `btrfs receive` beside the final place, in segments if it is much.
+
+        On a clean exit commit. Else clear away everything but the last checkpoint, and that, too,
+        if the receiver goes no further from there.
+        """
+        diff = _diff_of(step, snapshot)
+        with self._arriving(step, snapshot, checkpoint) as place:
             directory = join(self._index.directory, os.path.dirname(place.path))
             inside = join(self._mount.path, directory)
-            process = ReceiveProcess(self._mount, inside, identity, self._fd)
+
+            def start(identity: Identity) -> ReceiveProcess:
+                return ReceiveProcess(self._mount, inside, identity, self._fd)
+
+            sink = SegmentedReceive(place, diff, self._identity(step, snapshot, place), start)
             try:
-                yield process
-                process.finish()
+                yield sink
+                sink.finish()
             finally:
-                process.abort()
+                sink.abort()
             place.drop_stand_ins()
 
     def copy(self, step: Step, snapshot: Snapshot) -> None:
         """Snapshot what lies elsewhere on the file system, keeping its effective UUID."""
-        with self._arriving(step, snapshot) as (place, received), self._opened(snapshot) as fd:
-            place.snapshot(fd, place.partial, received, snapshot.generation)
+        with self._arriving(step, snapshot) as place, self._opened(snapshot) as fd:
+            place.snapshot(fd, place.partial, place.received, snapshot.generation)
 
     def release(self, snapshot: Snapshot) -> None:
-        """Delete what passed; no error if it is not there."""
+        """Delete what passed, but not what is not whole; no error if it is not there."""
         with self._passing_place(snapshot) as place:
-            place.clear()
+            if not place.has_journal():
+                place.clear()
         self._index.release(snapshot.uuid)
 
     def _passing_place(self, snapshot: Snapshot) -> Place:
-        """Return the place of a snapshot that only passes: its final name is its partial one."""
+        """Return the place of a snapshot that only passes: its final name is a partial one."""
         return Place(self._fd, partial_name(snapshot.uuid), snapshot.uuid)
 
     @contextmanager
-    def _arriving(self, step: Step, snapshot: Snapshot) -> Iterator[tuple[Place, Uuid]]:
-        """Yield a free place and the received UUID to arrive with; then commit or clear."""
-        received = Uuid(os.urandom(16))
+    def _arriving(
+        self, step: Step, snapshot: Snapshot, checkpoint: Checkpoint | None = None
+    ) -> Iterator[Place]:
+        """Yield a place free for what arrives, beside the checkpoint if it is given; commit."""
         with self._place(step, snapshot) as place:
-            place.clear()
+            if checkpoint is None:
+                place.clear()
+            else:
+                journal = self._find(place, _diff_of(step, snapshot))
+                if journal is None or journal.checkpoint != checkpoint:
+                    raise ResumeError("cannot be gone on with", why="its journal has changed")
+                place.keep(journal)
+                place.clear_unfinished()
             try:
-                yield place, received
+                yield place
                 if step.passing:
-                    info = place.arrived(received)
+                    info = place.arrived()
+                    place.settle()
                 else:
-                    info = place.commit(snapshot, received, step.replaces)
-            except NoSpaceError as error:
-                place.clear()
-                raise self._full(step, error) from error
-            except BaseException:
-                place.clear()
+                    info = place.commit(snapshot, step.replaces)
+            except BaseException as error:
+                self._clear_after(error, place)
+                if isinstance(error, NoSpaceError):
+                    raise self._full(step, error) from error
                 raise
         if step.replaces is not None:
             self._index.forget(step.replaces)
-        invented = received if step.passing else None
-        self._index.add(snapshot, Uuid(info.uuid), info.id, place.path, invented)
+        path, invented = place.path, None
+        if step.passing:
+            path, invented = place.partial, place.received
+        self._index.add(snapshot, Uuid(info.uuid), info.id, path, invented)
+
+    def _clear_after(self, error: BaseException, place: Place) -> None:
+        """Clear away what did not arrive, and a checkpoint that leads no further."""
+        refused = isinstance(error, (ReceiveError, StreamError))
+        if refused and not place.advanced and not isinstance(error, NoSpaceError):
+            place.clear()
+        else:
+            place.leave()
 
     @contextmanager
     def _place(self, step: Step, snapshot: Snapshot) -> Iterator[Place]:
@@ -117,7 +163,7 @@ class Writer:
             place.require_free(step.replaces)
             yield place
 
-    def _identity(self, step: Step, snapshot: Snapshot, place: Place, received: Uuid) -> Identity:
+    def _identity(self, step: Step, snapshot: Snapshot, place: Place) -> Identity:
         """
         Return what the stream shall say so that the receiver finds what it is made from, exactly.
 
@@ -126,7 +172,7 @@ class Writer:
         find another one, a stand-in with an invented received UUID is snapshotted from ours. One
         that passes has such a UUID already.
         """
-        clones: dict[bytes, bytes] = {snapshot.uuid: received}
+        clones: dict[bytes, bytes] = {}
         name = None
         if step.parent is not None:
             parent = self._index[step.parent.uuid]
@@ -135,13 +181,7 @@ class Writer:
             name = name or found
         for source in (self._index[clone.uuid] for clone in step.clones):
             clones[source.uuid] = self._found_by(source, place)
-        return Identity(
-            uuid=received,
-            generation=snapshot.generation,
-            name=place.partial,
-            parent=name,
-            clones=clones,
-        )
+        return Identity(generation=snapshot.generation, parent=name, clones=clones)
 
     def _found_by(self, source: Snapshot, place: Place, *, stand_in: bool = False) -> Uuid:
         """Return the received UUID of a snapshot or, if need be, of a stand-in made for it."""
@@ -175,3 +215,8 @@ class Writer:
             why=f"{needs}{free:,} are free on the file system mounted at {point} ({error.why})",
             hint="Free space there and run the same command again.",
         )
+
+
+def _diff_of(step: Step, snapshot: Snapshot) -> Diff:
+    parent = step.parent.uuid if step.parent else None
+    return Diff(snapshot.uuid, parent, tuple(clone.uuid for clone in step.clones))

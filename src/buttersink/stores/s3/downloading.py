@@ -40,9 +40,9 @@ class Source(NamedTuple):
     etag: str
 
 
-def download(client: Client, source: Source) -> Iterator[memoryview]:
+def download(client: Client, source: Source, begin: int = 0) -> Iterator[memoryview]:
     """
-    Yield the whole object in order; `SendError` if it cannot be had.
+    Yield the object from a byte on, in order; `SendError` if it cannot be had.
 
     A view is valid until the next is asked for: its memory is filled again, as new memory would
     cost the kernel more than the copying. There is that of two ranges more than threads.
@@ -52,7 +52,7 @@ def download(client: Client, source: Source) -> Iterator[memoryview]:
     free: list[memoryview] = []
     threads = Workers(_THREADS, "download")
     try:
-        for start in range(0, source.size, RANGE):
+        for start in range(begin, source.size, RANGE):
             room = free.pop() if free else memoryview(bytearray(length))
             room = room[: source.size - start]
             waiting.append(threads.submit(_range, client, source, start, room))

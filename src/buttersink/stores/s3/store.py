@@ -24,6 +24,7 @@ from buttersink.stores.s3.keys import diff_key, record_key
 from buttersink.stores.s3.listing import Listing, StoredDiff, read_listing
 from buttersink.stores.s3.record import (
     Record,
+    checksum_of,
     checksums,
     composite_etag,
     parse_record,
@@ -31,6 +32,8 @@ from buttersink.stores.s3.record import (
 )
 from buttersink.stores.s3.trash import move_to_trash
 from buttersink.stores.s3.uploading import Unfinished, Upload, part_bytes, unfinished_parts
+from buttersink.stream import rest_of
+from buttersink.stream.segments import another_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from buttersink.location import S3Location
     from buttersink.planner.plan import Step
     from buttersink.stores.base import Sink
+    from buttersink.stream import Checkpoint
 
 _THREADS = 16  # connections: transfers and checks use fewer
 _LEAST_BILLED = 128 * 1024  # bytes, in classes for what is seldom read (S3 pricing)
@@ -165,14 +169,26 @@ class S3Store(Store):
         raise SendError("cannot guess", where=self.location, why=f"{len(diffs)} are no diffs here")
 
     @contextmanager
-    def send(self, diff: Diff) -> Iterator[Iterator[memoryview]]:
-        """Read a stored diff; at its end `SendError` unless it is what was recorded."""
+    def send(
+        self, diff: Diff, checkpoint: Checkpoint | None = None
+    ) -> Iterator[Iterator[memoryview]]:
+        """
+        Read a stored diff; at its end `SendError` unless it is what was recorded.
+
+        After a checkpoint only the rest is read, where there is a record to compare both with.
+        """
         stored = self._listing.diffs[diff][0]
         if stored.archived:
             raise SendError("cannot read the diff", where=stored.key, why=stored.archived)
         records = self._records(stored)
         source = Source(self._bucket, stored.key, stored.size, stored.etag)
-        yield _checked(download(self._client, source), stored, {r.sha256 for r in records})
+        if checkpoint is None:
+            yield _checked(download(self._client, source), stored, {r.sha256 for r in records})
+        elif not records:
+            yield rest_of(download(self._client, source), checkpoint)
+        else:
+            rest = download(self._client, source, checkpoint.bytes)
+            yield _continued(rest, checkpoint, {r.crc32c for r in records})
 
     def _records(self, stored: StoredDiff) -> list[Record]:
         """Return the records of a diff: several if several runs have tried to write it."""
@@ -201,7 +217,11 @@ class S3Store(Store):
         return next((each for each in outcomes if not each.wrong), outcomes[-1])
 
     @contextmanager
-    def receive(self, step: Step) -> Iterator[Sink]:
+    def receive(
+        self,
+        step: Step,
+        checkpoint: Checkpoint | None = None,  # noqa: ARG002  for stores that make some
+    ) -> Iterator[Sink]:
         """Upload a diff; what is there of it from an earlier run is not sent again."""
         self.require(Mode.APPEND)
         snapshot, parent = _snapshot_of(step), step.parent.uuid if step.parent else None
@@ -310,6 +330,18 @@ def _checked(
             why="its SHA-256 is not the one that was recorded when it was sent",
             hint="Look for what else is wrong with --verify full.",
         )
+
+
+def _continued(
+    chunks: Iterator[memoryview], checkpoint: Checkpoint, sent: set[int]
+) -> Iterator[memoryview]:
+    """Yield the rest of a diff; at its end `ResumeError` if the CRC32C of it all is none of `sent`."""
+    crc32c = checkpoint.crc32c
+    for chunk in chunks:
+        crc32c = checksum_of(bytes(chunk), crc32c)
+        yield chunk
+    if crc32c not in sent:
+        raise another_stream()
 
 
 def _snapshot_of(step: Step) -> Snapshot:

@@ -1,0 +1,89 @@
+"""
+A long stream received in segments, so that what an interruption leaves can be gone on with.
+
+Each segment is a `btrfs receive` of its own, which makes a snapshot of what the one before it made.
+Between two of them everything is on disk, and the journal says so. A stream that is shorter than a
+segment is one receive and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from buttersink.stream import Segments
+from buttersink.stream.segments import ENDING, opening
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from buttersink.catalogue import Diff
+    from buttersink.stores.btrfs.arrival import Place
+    from buttersink.stores.btrfs.receiving import ReceiveProcess
+    from buttersink.stream import Identity
+
+SEGMENT_BYTES = 512 * 1024 * 1024
+"""Bytes of a stream after which a checkpoint is made: docs/BENCHMARKS.md has what it costs."""
+
+
+class SegmentedReceive:
+    """
+    A sink that hands a stream to one receiver after the other; end it with `finish` or `abort`.
+
+    Args:
+        place: Where it arrives. If that keeps a checkpoint, the stream goes on from there.
+        diff: What the stream is of.
+        identity: What it shall say if it is received from its start, but for the place's names.
+        start: Starts a receiver.
+
+    """
+
+    resumed = 0
+
+    def __init__(
+        self,
+        place: Place,
+        diff: Diff,
+        identity: Identity,
+        start: Callable[[Identity], ReceiveProcess],
+    ) -> None:
+        self._place, self._diff, self._identity, self._start = place, diff, identity, start
+        self._segments = Segments(SEGMENT_BYTES, place.kept.checkpoint if place.kept else None)
+        self._process: ReceiveProcess | None = None
+
+    def _begin(self) -> ReceiveProcess:
+        """Start the receiver of a segment; all but the first are made from what is kept."""
+        place, identity, kept = self._place, self._identity, self._place.kept
+        self._process = process = self._start(
+            replace(
+                identity,
+                uuid=place.received,
+                name=place.partial,
+                parent=kept.received_uuid if kept else identity.parent,
+                clones={**identity.clones, self._diff.to: place.received},
+            )
+        )
+        if kept is not None:
+            process.begin(opening(kept.checkpoint.version), kept.checkpoint.bytes)
+        return process
+
+    def write(self, chunk: memoryview) -> None:
+        """Hand on the next bytes; `ReceiveError` or `StreamError` if they cannot be taken."""
+        process = self._process or self._begin()
+        for piece in self._segments.feed(chunk):
+            if piece is None:
+                process.write(memoryview(ENDING))
+                process.finish()
+                self._place.make_checkpoint(self._diff, self._segments.checkpoint())
+                process = self._begin()
+            else:
+                process.write(piece)
+
+    def finish(self) -> None:
+        """Wait until everything is taken; `StreamError` if the stream is not at its end."""
+        (self._process or self._begin()).finish()
+
+    def abort(self) -> None:
+        """End the receiver, whatever it does; may be called after `finish`."""
+        if self._process is not None:
+            self._process.abort()
