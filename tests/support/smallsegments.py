@@ -54,7 +54,7 @@ def _kill_after(checkpoints: int) -> None:
         if made == checkpoints:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Place.make_checkpoint = make_and_count  # type: ignore[method-assign]
+    Place.make_checkpoint = make_and_count  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":
