@@ -403,3 +403,26 @@ def test_from_a_bucket_with_another_stream(
     assert_same(source / "snaps" / "one", destination / "one")
     assert os.listdir(destination) == ["one"]
     bucket.remove()
+
+
+def test_what_only_passes_goes_on_too(
+    source: Path, destination: Path, s3_servers: StartedServer
+) -> None:
+    live = create_subvolume(source / "live")
+    (source / "snaps").mkdir()
+    for name in ("one", "two"):
+        (live / name).write_bytes(os.urandom(9 * MIB))
+        snapshot(live, source / "snaps" / name)
+    bucket = s3_servers("moto").bucket(f"resume-{os.urandom(8).hex()}")
+    environment = bucket.server.environment()
+    buttersink(f"{source}/snaps/", f"s3://{bucket.name}/host/", environment=environment)
+    single = f"s3://{bucket.name}/host/two"
+    killed_after(4, single, destination, environment=environment)
+    there = held(destination)
+    document, _said = segmented(single, destination, environment=environment)
+    first, second = document["result"]["steps"]
+    assert (first["passing"], first["resumed_from"]) == (True, there)
+    assert (second["passing"], second["status"]) == (False, "done")
+    assert os.listdir(destination) == ["two"]
+    assert_same(source / "snaps" / "two", destination / "two")
+    bucket.remove()

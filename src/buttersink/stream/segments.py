@@ -14,7 +14,7 @@ that are data, so that one big file is no obstacle, unless a file capability was
 
 A stream is known by the SHA-256 of its header and those of all its commands, each of which has the
 CRC32C of its command, and by the CRC32C of all its bytes. A digest of all the bytes would say
-little more and cost 30 times as much (`docs/BENCHMARKS.md`).
+little more and take a second for each GB, where this takes 80 ms.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _HEAD = commands.COMMAND_HEADER.size
-_DATA = frozenset((commands.WRITE, commands.CLONE, commands.ENCODED_WRITE))
+_CLOSING = frozenset((commands.UTIMES, commands.WRITE, commands.CLONE, commands.ENCODED_WRITE))
 _CAPABILITY = b"security.capability"
 
 ENDING = commands.build_command(commands.END, [])
@@ -104,9 +104,10 @@ class Segments:
         if not self._version:
             position = self._start(data)
         unpack, update = commands.COMMAND_HEADER.unpack_from, self._sha256.update
-        while self._version and position + _HEAD <= last:
+        may_cut, started = self._may_cut, bool(self._version)
+        while started and position + _HEAD <= last:
             length, command, _crc = unpack(data, position)
-            if self._may_cut and command != commands.END and self._is_full(position - passed):
+            if may_cut and self._is_full(position - passed) and command != commands.END:
                 yield from self._hand_on(data[passed:position])
                 passed, self._cut_at = position, self._bytes
                 yield None
@@ -118,10 +119,10 @@ class Segments:
                     self._keep_together = True
             elif command == commands.UTIMES:
                 self._keep_together = False
-            closed = command == commands.UTIMES or command in _DATA
-            self._may_cut = closed and not self._keep_together
+            may_cut = command in _CLOSING and not self._keep_together
             update(data[position : position + _HEAD])
             position = after
+        self._may_cut = may_cut
         yield from self._hand_on(data[passed : min(position, last)])
         self._held = bytes(data[position:])
         self._skip = max(0, position - last)
