@@ -2,7 +2,9 @@
 What checkpoints cost: one full snapshot received with them, and as if there were none, in turns.
 
 Both are this program, each run a process of its own with an empty cache, from a source in the page
-cache to a new file system. As if there were none: the stream is not even looked at on its way. `python -m bench.checkpoints --mib 2048 --runs 9 --segment 512 256`.
+cache to a new file system. As if there were none: the stream is not even looked at on its way.
+
+    TMPDIR=/dev/shm unshare --mount .venv/bin/python -m bench.checkpoints --runs 15
 """
 
 from __future__ import annotations

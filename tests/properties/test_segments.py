@@ -79,8 +79,8 @@ def all_of(stream: bytes) -> Iterator[memoryview]:
     yield memoryview(stream)
 
 
-def checkpoints(stream: bytes, least: int) -> list[Checkpoint]:
-    segments = Segments(least)
+def checkpoints(stream: bytes, least: int, *, checksum: bool = True) -> list[Checkpoint]:
+    segments = Segments(least, checksum=checksum)
     return [segments.checkpoint() for piece in segments.feed(memoryview(stream)) if piece is None]
 
 
@@ -163,10 +163,12 @@ def test_the_rest_of_the_same_stream_follows(
 ) -> None:
     """Gone on with again and again, as by one run after the other."""
     stream = encode(commands, version)
-    found = checkpoints(stream, least)
+    checksum = data.draw(st.booleans(), label="checksum")
+    found = checkpoints(stream, least, checksum=checksum)
     assume(found)
     checkpoint = data.draw(st.sampled_from(found))
     for _run in range(3):
+        assert (checkpoint.crc32c is not None) == checksum
         rest = b"".join(map(bytes, rest_of(pieces(data, stream), checkpoint)))
         assert rest == stream[checkpoint.bytes :]
         segments = Segments(least, checkpoint)
@@ -191,6 +193,22 @@ def test_another_stream_is_refused_before_its_first_byte(
         given_back = rest_of(pieces(data, other), checkpoint)
         with pytest.raises(ResumeError):
             next(given_back)
+
+
+@given(LONG, VERSIONS, LEAST, st.data())
+def test_without_a_checksum_another_command_shows_all_the_same(
+    commands: list[Command], version: int, least: int, data: st.DataObject
+) -> None:
+    found = checkpoints(encode(commands, version), least, checksum=False)
+    assume(found)
+    place = data.draw(st.integers(0, len(commands) - 2), label="place")
+    other = [*commands[: place + 1], utimes(b"another"), *commands[place + 1 :]]
+    begin = len(encode(commands[: place + 1], version))
+    for checkpoint in found:
+        if checkpoint.bytes <= begin:
+            continue
+        with pytest.raises(ResumeError):
+            next(rest_of(pieces(data, encode(other, version)), checkpoint))
 
 
 @given(GARBAGE, LEAST, st.data())

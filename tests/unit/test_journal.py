@@ -30,7 +30,7 @@ STRETCHES = (Stretch(1000, b"a" * 32), Stretch(1, b"b" * 32))
 JOURNAL = Journal(
     Diff(TO, PARENT, (CLONE,)), Checkpoint(1, STRETCHES, 7), b".part1", OWN, RECEIVED, 99
 )
-FULL = Journal(Diff(TO, None), Checkpoint(2, STRETCHES[:1], 0), b"\xff", OWN, RECEIVED, 0)
+FULL = Journal(Diff(TO, None), Checkpoint(2, STRETCHES[:1], None), b"\xff", OWN, RECEIVED, 0)
 FOUND = SubvolumeInfo(300, True, OWN, PARENT, RECEIVED, 99, 5)  # noqa: FBT003  as ioctl gives it
 NAME = b"journal"
 
@@ -78,7 +78,7 @@ def test_a_half_written_one_is_no_obstacle(directory: int, tmp_path: Path) -> No
         {"stretches": [[1, "zz"]]},
         {"stretches": [[1]]},
         {"version": "x"},
-        {"crc32c": None},
+        {"crc32c": "x"},
         {"name": 3},
         {"uuid": ""},
         {"ctransid": []},

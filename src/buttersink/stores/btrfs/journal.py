@@ -92,7 +92,7 @@ def parse_journal(raw: bytes) -> Journal:
             Checkpoint(
                 int(document["version"]),
                 _stretches(document["stretches"]),
-                int(document["crc32c"]) & 0xFFFFFFFF,
+                None if document["crc32c"] is None else int(document["crc32c"]) & 0xFFFFFFFF,
             ),
             os.fsencode(document["name"]),
             uuid_from_text(document["uuid"]),

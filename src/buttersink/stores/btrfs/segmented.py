@@ -35,6 +35,7 @@ class SegmentedReceive:
         diff: What the stream is of.
         identity: What it shall say if it is received from its start, but for the place's names.
         start: Starts a receiver.
+        checksum: Whether the CRC32C of the stream is of use to go on with it.
 
     """
 
@@ -46,9 +47,12 @@ class SegmentedReceive:
         diff: Diff,
         identity: Identity,
         start: Callable[[Identity], ReceiveProcess],
+        *,
+        checksum: bool,
     ) -> None:
         self._place, self._diff, self._identity, self._start = place, diff, identity, start
-        self._segments = Segments(SEGMENT_BYTES, place.kept.checkpoint if place.kept else None)
+        checkpoint = place.kept.checkpoint if place.kept else None
+        self._segments = Segments(SEGMENT_BYTES, checkpoint, checksum=checksum)
         self._process: ReceiveProcess | None = None
 
     def _begin(self) -> ReceiveProcess:

@@ -12,7 +12,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from buttersink.catalogue import Diff, Uuid
+from buttersink.catalogue import Diff, Exactness, Uuid
 from buttersink.errors import NoSpaceError, ReceiveError, ResumeError, StreamError, printable
 from buttersink.kernel.ioctl import filesystem_id
 from buttersink.kernel.mounts import PrivateMount, device_of, mount_of
@@ -87,7 +87,9 @@ class Writer:
             def start(identity: Identity) -> ReceiveProcess:
                 return ReceiveProcess(self._mount, inside, identity, self._fd)
 
-            sink = SegmentedReceive(place, diff, self._identity(step, snapshot, place), start)
+            stored = step.size is not None and step.size.exactness is Exactness.STORED
+            identity = self._identity(step, snapshot, place)
+            sink = SegmentedReceive(place, diff, identity, start, checksum=stored)
             try:
                 yield sink
                 sink.finish()

@@ -184,7 +184,7 @@ class S3Store(Store):
         source = Source(self._bucket, stored.key, stored.size, stored.etag)
         if checkpoint is None:
             yield _checked(download(self._client, source), stored, {r.sha256 for r in records})
-        elif not records:
+        elif not records or checkpoint.crc32c is None:
             yield rest_of(download(self._client, source), checkpoint)
         else:
             rest = download(self._client, source, checkpoint.bytes)
@@ -335,8 +335,8 @@ def _checked(
 def _continued(
     chunks: Iterator[memoryview], checkpoint: Checkpoint, sent: set[int]
 ) -> Iterator[memoryview]:
-    """Yield the rest of a diff; at its end `ResumeError` if the CRC32C of it all is none of `sent`."""
-    crc32c = checkpoint.crc32c
+    """Yield the rest of a diff; at its end `ResumeError` if the CRC32C of all is none of `sent`."""
+    crc32c = checkpoint.crc32c or 0
     for chunk in chunks:
         crc32c = checksum_of(bytes(chunk), crc32c)
         yield chunk
