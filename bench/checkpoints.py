@@ -2,7 +2,8 @@
 What checkpoints cost: one full snapshot received with them, and as if there were none, in turns.
 
 Both are this program, each run a process of its own with an empty cache, from a source in the page
-cache to a new file system. As if there were none: the stream is not even looked at on its way.
+cache to a new file system. As if there were none: the stream is not even looked at on its
+way, and nothing is synced before its end.
 
     TMPDIR=/dev/shm unshare --mount .venv/bin/python -m bench.checkpoints --runs 15
 """
@@ -24,7 +25,9 @@ WITHOUT = 0
 CHILD = (
     "import sys; from buttersink.stores.btrfs import segmented;"
     "segmented.SEGMENT_BYTES = int(sys.argv.pop(1)) << 20;"
-    "segmented.SEGMENT_BYTES or setattr(segmented.Segments, 'feed', lambda _, chunk: [chunk]);"
+    "segmented.SEGMENT_BYTES or setattr("
+    " segmented.SegmentedReceive, 'write',"
+    " lambda self, chunk: (self._process or self._begin()).write(chunk));"
     "from buttersink.cli import main; sys.exit(main())"
 )
 

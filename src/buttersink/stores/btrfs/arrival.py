@@ -166,11 +166,11 @@ class Place(AbstractContextManager["Place"]):
     def make_checkpoint(self, diff: Diff, checkpoint: Checkpoint) -> None:
         """Turn what has arrived into the checkpoint that is kept; what comes arrives beside it."""
         self.arrived()
+        self.sync()
         with (
             translating(ReceiveError, "cannot keep what has arrived", self.path),
             self._opened(self.partial) as fd,
         ):
-            libc.sync_filesystem(fd)
             info = subvolume_at(fd)  # the transaction that changed it last is known only now
             own, received = Uuid(info.uuid), Uuid(info.received_uuid)
             journal = Journal(diff, checkpoint, self.partial, own, received, info.ctransid)
@@ -180,6 +180,11 @@ class Place(AbstractContextManager["Place"]):
         if before is not None:
             self._delete(before.name)
         self._turn()
+
+    def sync(self) -> None:
+        """Have all on disk; `ReceiveError` for what could not be written since this was opened."""
+        with translating(ReceiveError, "cannot write what has arrived", self.path):
+            libc.sync_filesystem(self._fd)
 
     def settle(self) -> None:
         """Let go of the checkpoint: everything has arrived, and stays."""
@@ -245,11 +250,11 @@ class Place(AbstractContextManager["Place"]):
 
         """
         info = self.arrived()
+        self.sync()
         with (
             translating(ReceiveError, "cannot complete the snapshot", self.path),
             self._opened(self.partial) as fd,
         ):
-            libc.sync_filesystem(fd)
             ioctl.set_read_only(fd, read_only=False)
             ioctl.set_received(fd, snapshot.uuid, snapshot.generation)
             ioctl.set_read_only(fd, read_only=True)

@@ -8,6 +8,7 @@ segment is one receive and nothing else.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from buttersink.stream.segments import ENDING, opening
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from buttersink.catalogue import Diff
     from buttersink.stores.btrfs.arrival import Place
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 SEGMENT_BYTES = 512 * 1024 * 1024
 """Bytes of a stream after which a checkpoint is made: docs/BENCHMARKS.md has what it costs."""
+
+_SYNC_BYTES = 64 * 1024 * 1024  # of a stream after which another sync is begun meanwhile
 
 
 class SegmentedReceive:
@@ -54,6 +58,9 @@ class SegmentedReceive:
         checkpoint = place.kept.checkpoint if place.kept else None
         self._segments = Segments(SEGMENT_BYTES, checkpoint, checksum=checksum)
         self._process: ReceiveProcess | None = None
+        self._syncing = ThreadPoolExecutor(1, "sync")
+        self._sync: Future[None] | None = None
+        self._unsynced = 0
 
     def _begin(self) -> ReceiveProcess:
         """Start the receiver of a segment; all but the first are made from what is kept."""
@@ -78,16 +85,32 @@ class SegmentedReceive:
             if piece is None:
                 process.write(memoryview(ENDING))
                 process.finish()
+                self._synced()
                 self._place.make_checkpoint(self._diff, self._segments.checkpoint())
                 process = self._begin()
             else:
                 process.write(piece)
+                self._sync_ahead(len(piece))
+
+    def _sync_ahead(self, count: int) -> None:
+        """Let the disk work while the stream flows, so that it has little left at its end."""
+        self._unsynced += count
+        if self._unsynced >= _SYNC_BYTES and (self._sync is None or self._sync.done()):
+            self._synced()
+            self._sync, self._unsynced = self._syncing.submit(self._place.sync), 0
+
+    def _synced(self) -> None:
+        """Wait until a sync that is under way has ended; `ReceiveError` if it has failed."""
+        if self._sync is not None:
+            self._sync.result()
 
     def finish(self) -> None:
         """Wait until everything is taken; `StreamError` if the stream is not at its end."""
         (self._process or self._begin()).finish()
+        self._synced()
 
     def abort(self) -> None:
         """End the receiver, whatever it does; may be called after `finish`."""
         if self._process is not None:
             self._process.abort()
+        self._syncing.shutdown()
