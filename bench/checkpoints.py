@@ -2,8 +2,8 @@
 What checkpoints cost: one full snapshot received with them, and as if there were none, in turns.
 
 Both are this program, each run a process of its own with an empty cache, from a source in the page
-cache to a new file system. As if there were none: the stream is not even looked at on its
-way, and nothing is synced before its end.
+cache to a new file system. As if there were none: the stream is not even looked at on
+its way, and nothing is synced before its end.
 
     TMPDIR=/dev/shm unshare --mount .venv/bin/python -m bench.checkpoints --runs 15
 """
