@@ -23,6 +23,7 @@ _RENAME_EXCHANGE = 2
 
 _CLONE_NEWNS = 0x00020000  # linux/sched.h
 _MS_REC, _MS_SLAVE = 0x4000, 0x80000  # linux/mount.h
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOSYMFOLLOW = 2, 4, 8, 256
 
 
 def _check(result: int) -> int:
@@ -71,5 +72,10 @@ def enter_private_mounts() -> None:
 
 
 def mount_btrfs(device: bytes, directory: bytes, options: bytes) -> None:
-    """Mount a btrfs device."""
-    _check(_LIBC.mount(device, directory, b"btrfs", 0, options))
+    """
+    Mount a btrfs device; what lies on it is data and nothing else.
+
+    Nothing there is run, no device opened, and since kernel 5.10 no symbolic link followed.
+    """
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOSYMFOLLOW
+    _check(_LIBC.mount(device, directory, b"btrfs", flags, options))

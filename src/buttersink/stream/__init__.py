@@ -6,6 +6,7 @@ Format: btrfs-progs' "Btrfs Send Stream" documentation and the kernel's fs/btrfs
 """
 
 from buttersink.stream.checking import StreamCheck, StreamFacts
+from buttersink.stream.guard import Guard
 from buttersink.stream.rewrite import Identity, Rewriter
 from buttersink.stream.segments import Checkpoint, Segments, rest_of
 from buttersink.stream.size import Doubt, OwnerChange, StreamSize
@@ -13,6 +14,7 @@ from buttersink.stream.size import Doubt, OwnerChange, StreamSize
 __all__ = [
     "Checkpoint",
     "Doubt",
+    "Guard",
     "Identity",
     "OwnerChange",
     "Rewriter",

@@ -15,12 +15,13 @@ from buttersink.errors import StreamError
 MAGIC = b"btrfs-stream\0"
 STREAM_HEADER = struct.Struct("<13sI")  # magic, version
 COMMAND_HEADER = struct.Struct("<IHI")  # length of the body, command, CRC32C
-_ATTRIBUTE_HEADER = struct.Struct("<HH")  # type, length of the data
+ATTRIBUTE_HEADER = struct.Struct("<HH")  # type, length of the data
 
 VERSIONS = (1, 2)
 
 SUBVOL = 1  # enum btrfs_send_cmd
 SNAPSHOT = 2
+LINK = 10
 SET_XATTR = 13
 WRITE = 15
 CLONE = 16
@@ -38,8 +39,12 @@ MODE = 5
 UID = 6
 GID = 7
 PATH = 15
+PATH_TO = 16
+PATH_LINK = 17
+DATA = 19
 CLONE_UUID = 20
 CLONE_CTRANSID = 21
+CLONE_PATH = 22
 
 LONGEST_COMMANDS = {1: 64 * 1024, 2: 1024 * 1024}
 """
@@ -67,7 +72,7 @@ def command_crc(header_without_crc: bytes, body: bytes) -> int:
 
 def build_command(command: int, attributes: list[tuple[int, bytes]]) -> bytes:
     """Return a whole command, header and checksum included."""
-    body = b"".join(_ATTRIBUTE_HEADER.pack(kind, len(data)) + data for kind, data in attributes)
+    body = b"".join(ATTRIBUTE_HEADER.pack(kind, len(data)) + data for kind, data in attributes)
     crc = command_crc(COMMAND_HEADER.pack(len(body), command, 0), body)
     return COMMAND_HEADER.pack(len(body), command, crc) + body
 
@@ -85,10 +90,10 @@ def split_attributes(command: int, body: bytes) -> list[tuple[int, bytes]]:
     """Return the attributes in a command's body in order; of version 2 without file data only."""
     attributes, position = [], 0
     while position < len(body):
-        if position + _ATTRIBUTE_HEADER.size > len(body):
+        if position + ATTRIBUTE_HEADER.size > len(body):
             raise StreamError("damaged send stream", why=f"cut attribute in command {command}")
-        kind, size = _ATTRIBUTE_HEADER.unpack_from(body, position)
-        position += _ATTRIBUTE_HEADER.size
+        kind, size = ATTRIBUTE_HEADER.unpack_from(body, position)
+        position += ATTRIBUTE_HEADER.size
         if position + size > len(body):
             raise StreamError("damaged send stream", why=f"cut attribute in command {command}")
         attributes.append((kind, body[position : position + size]))
@@ -115,4 +120,4 @@ def number(value: int) -> bytes:
 
 def number_command_length(path: bytes) -> int:
     """Return the length of a command with path and number, such as TRUNCATE or CHMOD."""
-    return COMMAND_HEADER.size + _ATTRIBUTE_HEADER.size + len(path) + _ATTRIBUTE_HEADER.size + 8
+    return COMMAND_HEADER.size + ATTRIBUTE_HEADER.size + len(path) + ATTRIBUTE_HEADER.size + 8

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from buttersink.errors import NoSpaceError, ReceiveError
 from buttersink.stores.btrfs.sending import PIPE_BYTES
-from buttersink.stream import Rewriter
+from buttersink.stream import Guard, Rewriter
 
 if TYPE_CHECKING:
     from buttersink.kernel.mounts import PrivateMount
@@ -41,6 +41,7 @@ class ReceiveProcess:
     ) -> None:
         self._directory = directory
         self._rewriter = Rewriter(identity)
+        self._guard = Guard(identity.parent, frozenset(identity.clones.values()))
         self._stderr = os.memfd_create("btrfs-receive-stderr")
         read_end, self._stdin = os.pipe2(os.O_CLOEXEC)
         try:
@@ -70,6 +71,7 @@ class ReceiveProcess:
         """Hand on the next bytes; `ReceiveError` if the process has died, `StreamError`."""
         try:
             for part in self._rewriter.feed(chunk):
+                self._guard.check(part)
                 _write_all(self._stdin, part)
         except BrokenPipeError as error:
             raise self._failure() from error
