@@ -75,9 +75,10 @@ def parse_record(raw: bytes) -> Record:
             document["path"].encode("utf-8", "surrogateescape"),
             int(document["size"]),
             bytes.fromhex(document["sha256"]),
-            _checksum(document["crc32c"]),
+            checksum_from_text(document["crc32c"]),
             tuple(
-                Part(int(size), _checksum(crc), str(etag)) for size, crc, etag in document["parts"]
+                Part(int(size), checksum_from_text(crc), str(etag))
+                for size, crc, etag in document["parts"]
             ),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -89,13 +90,19 @@ def checksum_text(crc: int) -> str:
     return base64.b64encode(crc.to_bytes(4, "big")).decode("ascii")
 
 
-def _checksum(text: str) -> int:
+def checksum_from_text(text: str) -> int:
+    """Return the CRC32C that `checksum_text` wrote; `ValueError`."""
     return int.from_bytes(base64.b64decode(text, validate=True), "big")
 
 
 def checksum_of(data: bytes, before: int = 0) -> int:
     """Return the CRC32C of bytes, or of what has the checksum `before` and these after it."""
     return int(google_crc32c.extend(before, data))
+
+
+def content_md5(digest: hashlib._Hash) -> str:
+    """Return an MD5 as the header Content-MD5 has it (RFC 1864)."""
+    return base64.b64encode(digest.digest()).decode("ascii")
 
 
 def checksums(record: Record) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ what is deleted goes to `trash/`. Imported only when a bucket is named.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from buttersink.stores.s3.record import (
     checksum_of,
     checksums,
     composite_etag,
+    content_md5,
     parse_record,
     telling_etag,
 )
@@ -263,8 +263,8 @@ class S3Store(Store):
     def _write_record(self, key: str, snapshot: Snapshot, record: Record) -> None:
         body = record.to_json()
         target = self._target(record_key(key, snapshot.generation, snapshot.created, body))
-        digest = hashlib.md5(body, usedforsecurity=False).digest()
-        target["ContentMD5"] = base64.b64encode(digest).decode("ascii")  # needed under a retention
+        digest = hashlib.md5(body, usedforsecurity=False)
+        target["ContentMD5"] = content_md5(digest)  # needed under a retention
         with translating(ReceiveError, "cannot write the record of the diff", key):
             self._client.put_object(**target, Body=body, ContentType="application/json")
 

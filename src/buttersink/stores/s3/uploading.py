@@ -8,7 +8,6 @@ that has the same bytes (size, CRC32C, and MD5 where the server tells it) is lef
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import suppress
@@ -17,19 +16,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import ClientError as Refusal
 
 from buttersink.errors import ConflictError, ReceiveError
+from buttersink.stores.s3.body import PartBody
 from buttersink.stores.s3.connection import code_of, translating
 from buttersink.stores.s3.record import (
     Part,
     Record,
+    checksum_from_text,
     checksum_of,
     checksum_text,
     composite_etag,
+    content_md5,
     telling_etag,
 )
 from buttersink.stores.s3.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
 
     from buttersink.stores.s3.connection import Client
@@ -109,7 +111,7 @@ class Upload:
         self._threads = Workers(THREADS, "upload")
         self._sha256, self._crc32c = hashlib.sha256(), 0
         self._size = 0
-        self._knows_crc32c = True
+        self._knows_crc32c, self._needs_md5 = True, False
         self.resumed = 0
 
     def write(self, chunk: memoryview) -> None:
@@ -139,9 +141,8 @@ class Upload:
     def _send_part(self) -> None:
         """Hand the next part to the threads, which are let have one that waits, not more."""
         self._wait_for_room()
-        number, body, checksum = len(self._parts) + 1, b"".join(self._pieces), self._checksum
-        self._pieces.clear()
-        self._filled = self._checksum = 0
+        number, body, checksum = len(self._parts) + 1, PartBody(self._pieces), self._checksum
+        self._pieces, self._filled, self._checksum = [], 0, 0
         there = self._there.get(number)
         if there is not None and _same(there, body, checksum):
             self._parts.append(there._replace(crc32c=checksum))
@@ -168,7 +169,7 @@ class Upload:
             self._upload_id = answer["UploadId"]
         return self._upload_id
 
-    def _upload_part(self, upload_id: str, number: int, body: bytes, checksum: int) -> Part:
+    def _upload_part(self, upload_id: str, number: int, body: PartBody, checksum: int) -> Part:
         with translating(ReceiveError, f"cannot send part {number}", self._target["Key"]):
             try:
                 answer = self._verified(upload_id, number, body, checksum_text(checksum))
@@ -180,13 +181,14 @@ class Upload:
         return Part(len(body), checksum, answer["ETag"].strip('"'))
 
     def _verified(
-        self, upload_id: str, number: int, body: bytes, checksum: str
+        self, upload_id: str, number: int, body: PartBody, checksum: str
     ) -> Mapping[str, Any]:
         """
-        Send a part so that the server verifies it; return its answer.
+        Send a part so that it is verified; return the server's answer.
 
-        A server that verifies the CRC32C says so in its answer. Of one that does not, Content-MD5
-        is asked for, and a part that was sent without is sent again if its entity tag is no MD5.
+        A server that verifies the CRC32C says so in its answer. Of one that does not, an entity tag
+        that is the MD5 of the part is as good. Where it is not, the part is sent once more with
+        Content-MD5, and those after it at once.
         """
         request = {
             **self._target,
@@ -196,17 +198,17 @@ class Upload:
             "ChecksumAlgorithm": "CRC32C",
             "ChecksumCRC32C": checksum,
         }
-        if self._knows_crc32c:
+        if not self._needs_md5:
             answer: Mapping[str, Any] = self._client.upload_part(**request)
             if answer.get("ChecksumCRC32C") == checksum:
                 return answer
-            first, self._knows_crc32c = self._knows_crc32c, False
-            if first:
-                self._tell("the server does not verify CRC32C: parts are sent with Content-MD5")
-            if answer["ETag"].strip('"') == _md5(body).hexdigest():  # as good as verified
+            if self._knows_crc32c:
+                self._knows_crc32c = False
+                self._tell("the server does not verify CRC32C: parts are verified by their MD5")
+            if answer["ETag"].strip('"') == body.md5().hexdigest():
                 return answer
-        md5 = base64.b64encode(_md5(body).digest()).decode("ascii")
-        return dict(self._client.upload_part(**request, ContentMD5=md5))
+            self._needs_md5 = True
+        return dict(self._client.upload_part(**request, ContentMD5=content_md5(body.md5())))
 
     def _of_another_stream(self) -> ReceiveError:
         """Abort an upload of which the server takes no other part for one that it has."""
@@ -304,16 +306,12 @@ class Upload:
         self._threads.stop()
 
 
-def _md5(body: bytes) -> hashlib._Hash:
-    return hashlib.md5(body, usedforsecurity=False)
-
-
-def _same(part: Part, body: bytes, checksum: int) -> bool:
+def _same(part: Part, body: PartBody, checksum: int) -> bool:
     """Return whether a part that the server has holds these bytes."""
     if part.size != len(body) or part.crc32c not in (checksum, -1):
         return False
     # The entity tag is not the MD5 where the server encrypts with keys of a key management service.
-    return part.etag == _md5(body).hexdigest() or part.crc32c == checksum
+    return part.etag == body.md5().hexdigest() or part.crc32c == checksum
 
 
 def unfinished_parts(
@@ -322,23 +320,13 @@ def unfinished_parts(
     """Return what the server has of an upload; None if that has ended, or may not be asked."""
     parts: dict[int, Part] = {}
     try:
-        for page in _pages(client, target, upload_id):
+        for page in client.get_paginator("list_parts").paginate(**target, UploadId=upload_id):
             for each in page.get("Parts", ()):
                 text = each.get("ChecksumCRC32C")
-                crc = -1 if text is None else _crc(text)
+                crc = -1 if text is None else checksum_from_text(text)
                 parts[each["PartNumber"]] = Part(each["Size"], crc, each["ETag"].strip('"'))
     except Refusal as error:
         if code_of(error) not in {"NoSuchUpload", "NoSuchKey", "AccessDenied"}:
             raise
         return None
     return Unfinished(upload_id, parts)
-
-
-def _pages(
-    client: Client, target: Mapping[str, str], upload_id: str
-) -> Iterator[Mapping[str, Any]]:
-    yield from client.get_paginator("list_parts").paginate(**target, UploadId=upload_id)
-
-
-def _crc(text: str) -> int:
-    return int.from_bytes(base64.b64decode(text), "big")
