@@ -51,6 +51,7 @@ class S3Location:
     Attributes:
         bucket: Its name.
         prefix: What the keys begin with, without slashes at its ends; empty for the whole bucket.
+            The name of a single snapshot at its end can have surrogates, for bytes not UTF-8.
         all_below: Whether it ended with a slash: every snapshot below, not that one snapshot.
 
     """
@@ -88,10 +89,17 @@ def _s3(text: bytes, rest: bytes) -> S3Location:
     hint = "Write it as s3://bucket/prefix/."
     if not bucket or not _BUCKET.fullmatch(bucket):
         raise UsageError("no bucket", where=text, why="that is no name of one", hint=hint)
-    try:
-        name = prefix.strip(b"/").decode("utf-8")
-    except UnicodeDecodeError as error:
-        why = "keys in a bucket are UTF-8"
-        raise UsageError("bad prefix", where=text, why=why, hint=hint) from error
+    name = prefix.strip(b"/").decode("utf-8", "surrogateescape")
     all_below = not name or prefix.endswith(b"/")
+    if not _is_utf8(name if all_below else name.rpartition("/")[0]):
+        raise UsageError("bad prefix", where=text, why="keys in a bucket are UTF-8", hint=hint)
     return S3Location(bucket.decode("ascii"), name, all_below=all_below)
+
+
+def _is_utf8(text: str) -> bool:
+    """Return whether text was that, and not bytes which Python keeps as surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

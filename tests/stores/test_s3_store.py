@@ -378,6 +378,22 @@ class TestASingleSnapshot:
         found = opened("pre/b", role=Role.LISTING, single=True).catalogue()
         assert [s.path for s in found.snapshots] == [b"b"]
 
+    @pytest.mark.parametrize("name", [b"\xff", b"100%", b"two\nlines"])
+    @pytest.mark.parametrize("role", [Role.SOURCE, Role.LISTING])
+    def test_has_a_name_that_keys_cannot_hold(
+        self, opened: Opened, name: bytes, role: Role
+    ) -> None:
+        store = opened()
+        upload(store, sending(made(1, name), None, 3), b"abc")
+        upload(store, sending(made(2, b"b"), made(1), 3), b"abd")
+        place = f"pre/{name.decode('utf-8', 'surrogateescape')}"
+        found = opened(place, role=role, single=True).catalogue()
+        assert [s.path for s in found.snapshots] == [name]
+
+    def test_no_destination_has_such_a_name(self, opened: Opened) -> None:
+        with pytest.raises(LocationError, match="keys in a bucket are UTF-8"):
+            opened("pre/\udcff", single=True)
+
     def test_that_is_not_there_is_an_error(self, opened: Opened) -> None:
         with pytest.raises(LocationError, match="no such snapshot"):
             opened("pre/b", role=Role.SOURCE, single=True)

@@ -97,6 +97,7 @@ def test_a_single_snapshot_lies_in_a_directory(text: bytes, above: bytes, name: 
         (b"S3://b//p/q//", S3Location("b", "p/q", all_below=True), "s3://b/p/q/"),
         (b"s3://b/", S3Location("b", "", all_below=True), "s3://b/"),
         (b"s3://b", S3Location("b", "", all_below=True), "s3://b/"),
+        (b"s3://b/p/\xff", S3Location("b", "p/\udcff", all_below=False), r"s3://b/p/\xff"),
         ("s3://my.bucket-1/ä b".encode(), S3Location("my.bucket-1", "ä b", all_below=False), None),
     ],
 )
@@ -105,7 +106,9 @@ def test_a_bucket_and_prefix(text: bytes, location: S3Location, shown: str | Non
     assert shown in (None, str(location))
 
 
-@pytest.mark.parametrize("text", [b"s3://", b"s3:///x", b"s3://\xff/", b"s3://b/\xff"])
+@pytest.mark.parametrize(
+    "text", [b"s3://", b"s3:///x", b"s3://\xff/", b"s3://b/\xff/", b"s3://b/\xff/x"]
+)
 def test_what_no_bucket_or_key_can_be_is_bad_usage(text: bytes) -> None:
     with pytest.raises(UsageError, match="s3://bucket/prefix/"):
         parse_location(text)

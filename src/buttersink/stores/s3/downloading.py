@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from buttersink.stores.s3.connection import Client
 
-RANGE = 8 * 1024 * 1024
+RANGE = 16 * 1024 * 1024
 """Bytes of one request."""
 
 _THREADS = 4
 _TRIES = 6  # of a range that breaks off without a byte having come; pauses double from a second
-_CHUNK = 256 * 1024  # bytes read at a time
+_CHUNK = 1024 * 1024  # bytes read at a time
 
 
 class Source(NamedTuple):

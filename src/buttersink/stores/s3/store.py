@@ -19,7 +19,7 @@ from buttersink.planner.costs import Weights
 from buttersink.stores.base import Comparison, Mode, Role, Store, Traits, Uploads
 from buttersink.stores.s3.connection import connect, translating
 from buttersink.stores.s3.downloading import Source, download
-from buttersink.stores.s3.keys import diff_key, record_key
+from buttersink.stores.s3.keys import diff_key, path_text, record_key
 from buttersink.stores.s3.listing import Listing, StoredDiff, read_listing
 from buttersink.stores.s3.record import (
     Record,
@@ -32,6 +32,7 @@ from buttersink.stores.s3.record import (
 )
 from buttersink.stores.s3.trash import move_to_trash
 from buttersink.stores.s3.uploading import Unfinished, Upload, part_bytes, unfinished_parts
+from buttersink.stores.s3.workers import Workers
 from buttersink.stream import rest_of
 from buttersink.stream.segments import another_stream
 
@@ -85,11 +86,10 @@ class S3Store(Store):
 
     def catalogue(self) -> Catalogue:
         """List the prefix; a location that turns out to be a snapshot is that single one."""
-        self._listing = read_listing(self._client, self._bucket, self._prefix)
-        itself = any(not stored.path for stored in self._stored())
-        if itself and self._prefix and self._single is None and self._role is Role.LISTING:
+        self._listing = self._read_listing()
+        if self._role is Role.LISTING and self._single is None and self._is_a_snapshot():
             self._step_out()
-            self._listing = read_listing(self._client, self._bucket, self._prefix)
+            self._listing = self._read_listing()
         if count := len(self._listing.foreign):
             example = self._listing.foreign[0]
             self._uploads.tell(f"{count} other objects are left alone, such as {example}")
@@ -116,6 +116,23 @@ class S3Store(Store):
             },
             partials=tuple(self._partials()),
         )
+
+    def _read_listing(self) -> Listing:
+        try:
+            self._prefix.encode("utf-8")
+        except UnicodeEncodeError as error:
+            if self._role is Role.DESTINATION:
+                why = "keys in a bucket are UTF-8"
+                raise LocationError("bad prefix", where=self.location, why=why) from error
+            return Listing()  # there is nothing below the name of a snapshot
+        return read_listing(self._client, self._bucket, self._prefix)
+
+    def _is_a_snapshot(self) -> bool:
+        """Return whether what was listed is one snapshot, or nothing as keys have it otherwise."""
+        name = self._prefix.rpartition("/")[2]
+        if not self._listing.diffs:
+            return path_text(name.encode("utf-8", "surrogateescape")) != name
+        return bool(name) and any(not stored.path for stored in self._stored())
 
     def _stored(self) -> Iterator[StoredDiff]:
         for stored in self._listing.diffs.values():
@@ -318,11 +335,19 @@ def _compare(head: Mapping[str, Any], record: Record) -> Comparison:
 def _checked(
     chunks: Iterator[memoryview], stored: StoredDiff, digests: set[bytes]
 ) -> Iterator[memoryview]:
-    """Yield a diff; raise `SendError` at its end if none of the digests recorded is its own."""
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-        yield chunk
+    """
+    Yield a diff; raise `SendError` at its end if none of the digests recorded is its own.
+
+    A chunk is digested while it is used.
+    """
+    digest, hashing = hashlib.sha256(), Workers(1, "sha256")
+    try:
+        for chunk in chunks:
+            hashed = hashing.submit(digest.update, chunk)
+            yield chunk
+            hashed.result()
+    finally:
+        hashing.stop()
     if digests and digest.digest() not in digests:
         raise SendError(
             "the diff is damaged",
