@@ -14,12 +14,14 @@ from hypothesis import HealthCheck, settings
 from tests.support import s3servers
 from tests.support.loopfs import LoopFilesystem, loop_filesystem
 from tests.support.serving import HOST
+from tests.support.sshd import started_sshd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.s3servers import Bucket, Server
+    from tests.support.sshd import StartedSshd
 
 settings.register_profile(
     "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -123,3 +125,25 @@ def source(make_filesystem: MakeFilesystem) -> Path:
 @pytest.fixture
 def destination(make_filesystem: MakeFilesystem) -> Path:
     return make_filesystem("destination").mountpoint
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartedSshd]:
+    """Another host on 127.0.0.1, reached by its client's `ssh` as `testhost`; needs root."""
+    with started_sshd(tmp_path_factory.mktemp("sshd")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def _distant_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartedSshd]:
+    with started_sshd(tmp_path_factory.mktemp("distant"), with_line=True) as started:
+        yield started
+
+
+@pytest.fixture
+def distant_sshd(_distant_sshd: StartedSshd) -> Iterator[StartedSshd]:
+    """Another host behind a line that tests can slow down and cut; perfect when a test begins."""
+    yield _distant_sshd
+    assert _distant_sshd.line
+    _distant_sshd.line.mend()
+    _distant_sshd.line.set_quality()
