@@ -147,3 +147,4 @@ def distant_sshd(_distant_sshd: StartedSshd) -> Iterator[StartedSshd]:
     assert _distant_sshd.line
     _distant_sshd.line.mend()
     _distant_sshd.line.set_quality()
+    _distant_sshd.end_sessions()  # whom a cut has left alone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import signal
 import subprocess
 import sys
@@ -15,13 +16,11 @@ import pytest
 
 from tests.support import loopfs
 from tests.support.farhost import held_namespaces
-from tests.support.line import FAR_ADDRESS, MTU
+from tests.support.line import FAR_ADDRESS, MTU, device_prefix
 from tests.support.loopfs import CommandError, btrfs, create_subvolume, loop_device, run
 from tests.support.sshd import LIMITED, started_sshd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.conftest import MakeFilesystem
     from tests.support.line import Line
     from tests.support.sshd import StartedSshd
@@ -92,6 +91,8 @@ def test_a_user_of_any_name_can_be_added(sshd: StartedSshd) -> None:
     sshd.host.add_user("backup")  # Debian has a system user of this name
     sshd.authorize("backup")
     assert sshd.ssh("backup@testhost", "id -un; pwd").split() == ["backup", "/run/backup"]
+    sshd.host.add_user("guest")
+    assert sshd.host.run("id", "-u", "guest") != sshd.host.run("id", "-u", "backup")
 
 
 def test_a_forced_command_is_run_in_place_of_the_wanted_one(sshd: StartedSshd) -> None:
@@ -150,11 +151,12 @@ def test_sessions_are_told_apart_from_the_server(sshd: StartedSshd) -> None:
 
 def test_what_happens_there_can_be_read_from_its_syslog(sshd: StartedSshd) -> None:
     allowed = f"{LIMITED} ALL=(root) NOPASSWD: /usr/bin/id -u"
-    with sshd.host.syslog() as messages, sshd.host.sudoers(allowed):
+    with sshd.host.syslog() as log, sshd.host.sudoers(allowed):
         sshd.ssh("testhost", "logger -t trial said 'by hand'")
         sshd.ssh(f"{LIMITED}@testhost", "sudo -n id -u")
-        assert any("trial: said by hand" in each for each in messages())
-        assert any("COMMAND=/usr/bin/id -u" in each for each in messages())
+        assert log.wait_for("said by hand").endswith("trial: said by hand")
+        assert f"sudo: {LIMITED}" in re.sub(" +", " ", log.wait_for("COMMAND=/usr/bin/id -u"))
+        assert len(log.messages) >= 2
     assert not os.path.lexists(sshd.host.root / "dev/log") or os.path.lexists("/dev/log")
 
 
@@ -176,8 +178,7 @@ def test_a_delay_takes_as_long_as_it_says(distant_sshd: StartedSshd, line: Line)
     quick = ping(distant_sshd)
     line.set_quality(delay_seconds=0.2)
     slow = ping(distant_sshd)
-    assert quick < 0.1
-    assert 0.4 <= slow < 0.6
+    assert quick < 0.4 <= slow
 
 
 def ping(sshd: StartedSshd) -> float:
@@ -277,17 +278,22 @@ def test_nothing_stays(tmp_path: Path, *, with_line: bool) -> None:
     ):
         sshd.ssh("testhost", "setsid -f sleep 1000 >/dev/null 2>&1 </dev/null")
         processes = [sshd.host.holder, sshd.host.init, *sshd.host.processes()]
-        assert [b"sleep", b"1000"] in sshd.host.processes().values()
+        assert b"1000" in [words[-1] for words in sshd.host.processes().values()]
         raise LookupError
     assert not [pid for pid in processes if os.path.exists(f"/proc/{pid}")]
     assert traces() == before
 
 
 def traces() -> list[str]:
-    """Return what a host that stayed would show in: mounts, interfaces, users, /dev."""
+    """Return what a host that stayed would show in: mounts, users, /dev/log, our interfaces."""
     mounts = run("findmnt", "--noheadings", "--output=TARGET,PROPAGATION", "--list")
     files = [Path(path).read_text() for path in ("/etc/passwd", "/etc/group", "/etc/shadow")]
-    return [mounts, run("ip", "-brief", "address"), *files, *sorted(os.listdir("/dev"))]
+    return [mounts, *files, str(os.path.lexists("/dev/log")), *interfaces(os.getpid())]
+
+
+def interfaces(pid: int) -> list[str]:
+    """Return the devices of lines that a process made and did not give away."""
+    return [name for name in os.listdir("/sys/class/net") if name.startswith(device_prefix(pid))]
 
 
 KILLED = """\
@@ -302,14 +308,15 @@ with started_sshd(Path(sys.argv[1]), with_line=True) as sshd:
 
 
 def test_nothing_stays_of_a_killed_test_run(tmp_path: Path) -> None:
-    before = run("ip", "-brief", "address")
-    for pid in killed_run(tmp_path):
+    killed, processes = kill_run(tmp_path)
+    assert len(processes) > 3
+    for pid in processes:
         wait_until_gone(pid)
-    assert run("ip", "-brief", "address") == before
+    assert not interfaces(killed)
 
 
-def killed_run(directory: Path) -> Iterator[int]:
-    """Kill a run of its own, as script/test starts it; give the processes of its hosts."""
+def kill_run(directory: Path) -> tuple[int, list[int]]:
+    """Kill a run of its own, as script/test starts it; return it and the processes it started."""
     private = ("unshare", "--mount", "--propagation", "private")
     with subprocess.Popen(
         (*private, sys.executable, "-c", KILLED, directory), stdout=subprocess.PIPE, text=True
@@ -317,8 +324,7 @@ def killed_run(directory: Path) -> Iterator[int]:
         assert started.stdout
         processes = [int(pid) for pid in started.stdout.readline().split()]
         started.send_signal(signal.SIGKILL)
-    assert len(processes) > 3
-    yield from processes
+    return started.pid, processes
 
 
 def wait_until_gone(pid: int) -> None:

@@ -31,9 +31,10 @@ from tests.support.loopfs import CommandError, run
 from tests.support.syslog import received_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.support.loopfs import Argument
+    from tests.support.syslog import Syslog
 
 NAME = "testhost"
 PACKAGES = ("openssh-server", "sudo")
@@ -41,7 +42,7 @@ TREE = "tree-1"  # a changed recipe takes the next number
 LAYERED = ("etc", "usr")
 PROGRAM = "usr/local/bin/buttersink"  # where the far side finds it
 SOURCES = Path(__file__).parents[2] / "src"
-FIRST_ID = 64200  # Debian's policy: 60000-64999 is given by nobody without asking
+FIRST_ID, LAST_ID = 64200, 64999  # Debian's policy: nobody gives them without asking
 START_SECONDS = 10.0
 
 _PROGRAM_TEXT = """\
@@ -74,7 +75,7 @@ class FarHost:
 
     def inside(self, *command: Argument) -> tuple[Argument, ...]:
         """Return the command line that runs a command as root on the host."""
-        return ("nsenter", f"--target={self.init}", "--all", "--", *command)
+        return ("nsenter", f"--target={self.init}", "--all", "--root", "--", *command)
 
     def run(self, *command: Argument) -> str:
         """Run a command as root on the host to its end; return its stdout."""
@@ -97,11 +98,11 @@ class FarHost:
 
     def add_user(self, name: str) -> None:
         """Make a user, or replace the one of this name; it has no password, but can log in."""
-        number = 0 if name == "root" else FIRST_ID + len(self._read("etc/passwd").splitlines())
+        number = 0 if name == "root" else self._free_number()
         self._put("etc/passwd", name, f"x:{number}:{number}::/run/{name}:/bin/bash")
         self._put("etc/group", name, f"x:{number}:")
         self._put("etc/shadow", name, "*:19000:0:99999:7:::")  # "!" would be locked for sshd
-        self.home(name).mkdir(mode=0o755)
+        self.home(name).mkdir(mode=0o755, exist_ok=True)
         os.chown(self.home(name), number, number)
 
     @contextmanager
@@ -126,16 +127,16 @@ class FarHost:
             _write(program, text, mode=0o755)
 
     @contextmanager
-    def syslog(self) -> Iterator[Callable[[], list[str]]]:
+    def syslog(self) -> Iterator[Syslog]:
         """
-        Collect what programs on the host log from now on; what is given returns it.
+        Collect what programs on the host log during the block.
 
         For this, /dev gets a layer, so that /dev/log is made there and not on this machine.
         """
         self._lay_over_dev()
         try:
-            with received_at(self.root / "dev/log") as messages:
-                yield messages
+            with received_at(self.root / "dev/log") as log:
+                yield log
         finally:
             self.run("umount", "--lazy", "/dev")  # whoever began to use /dev/null meanwhile goes on
 
@@ -155,6 +156,12 @@ class FarHost:
 
     def _read(self, path: str) -> str:
         return (self.root / path).read_text()
+
+    def _free_number(self) -> int:
+        """Return a user's and group's number above all those given here."""
+        users = (each.split(":") for each in self._read("etc/passwd").splitlines())
+        numbers = [int(fields[2]) for fields in users]
+        return 1 + max((each for each in numbers if FIRST_ID <= each < LAST_ID), default=FIRST_ID)
 
     def _put(self, path: str, name: str, rest: str) -> None:
         """Have one line of this name in a file like /etc/passwd."""

@@ -147,6 +147,11 @@ class Line:
                     self._open, self._cut_at = False, None
 
 
+def device_prefix(pid: int) -> str:
+    """Return how the names of the devices begin that the process makes; others make some, too."""
+    return f"line{pid}-"
+
+
 @contextmanager
 def line_to(far: int) -> Iterator[Line]:
     """Have a line for the block, from a new namespace to that of the process `far`. Needs root."""
@@ -164,8 +169,9 @@ def line_to(far: int) -> Iterator[Line]:
 def _device(pid: int, address: str) -> Iterator[int]:
     """Have the descriptor of a TUN device in the network namespace of a process, and set it up."""
     end = _open_tun()
+    pattern = f"{device_prefix(os.getpid())}%d".encode()  # the kernel counts
     try:
-        answer = fcntl.ioctl(end, _TUNSETIFF, _IFREQ.pack(b"", _IFF_TUN | _IFF_NO_PI))
+        answer = fcntl.ioctl(end, _TUNSETIFF, _IFREQ.pack(pattern, _IFF_TUN | _IFF_NO_PI))
         name = _IFREQ.unpack(answer)[0].rstrip(b"\0").decode()
         run("ip", "link", "set", name, "netns", str(pid))
         there = ("nsenter", f"--net=/proc/{pid}/ns/net", "--", "ip")

@@ -5,38 +5,68 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import contextmanager
-from threading import Thread
+from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 LONGEST = 64 << 10  # bytes of a message
+WAIT_SECONDS = 10.0
+
+
+class Syslog:
+    """What was logged so far, each message as syslog(3) sends it, with `<priority>` in front."""
+
+    def __init__(self) -> None:
+        self._messages: list[str] = []
+        self._news = Condition()
+
+    @property
+    def messages(self) -> list[str]:
+        """The messages in the order of their arrival."""
+        with self._news:
+            return list(self._messages)
+
+    def wait_for(self, text: str) -> str:
+        """Return the first message with this text in it; an AssertionError if none comes."""
+        with self._news:
+            came = self._news.wait_for(lambda: self._with(text), WAIT_SECONDS)
+            assert came, f"{text} is in none of the messages {self._messages}"
+            return came[0]
+
+    def add(self, message: str) -> None:
+        """Take a message in."""
+        with self._news:
+            self._messages.append(message)
+            self._news.notify_all()
+
+    def _with(self, text: str) -> list[str]:
+        return [message for message in self._messages if text in message]
 
 
 @contextmanager
-def received_at(path: Path) -> Iterator[Callable[[], list[str]]]:
+def received_at(path: Path) -> Iterator[Syslog]:
     """
     Receive at a socket what programs log, for the block; `path` is where it is to be made.
 
-    What is given returns the messages so far, as syslog(3) sends them, with `<priority>` in front.
     A thread reads, because a program waits in syslog(3) when nobody does.
     """
-    received: list[str] = []
+    log = Syslog()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(os.fspath(path))
         path.chmod(0o666)
-        reader = Thread(target=_read, args=(receiver, received), name="syslog")
+        reader = Thread(target=_read, args=(receiver, log), name="syslog")
         reader.start()
         try:
-            yield lambda: list(received)
+            yield log
         finally:
             receiver.shutdown(socket.SHUT_RD)
             reader.join()
             path.unlink()
 
 
-def _read(receiver: socket.socket, received: list[str]) -> None:
+def _read(receiver: socket.socket, log: Syslog) -> None:
     while message := receiver.recv(LONGEST):
-        received.append(os.fsdecode(message).rstrip("\0"))
+        log.add(os.fsdecode(message).rstrip("\0"))
