@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, wait
 from threading import Lock
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from buttersink.progress import Verification
 from buttersink.stores.base import Comparison
 from buttersink.stream import StreamCheck
 from buttersink.verdict import Depth, Finding, Loss, Verdict, diff_name
+from buttersink.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -131,17 +132,19 @@ class _Look:
 
     def _with_threads(self, look: Callable[[Diff], Comparison]) -> None:
         told = 0
-        with ThreadPoolExecutor(_THREADS[self._depth]) as pool:
-            try:
-                left = {pool.submit(self._work, look) for _ in range(_THREADS[self._depth])}
-                while left:
-                    done, left = wait(left, _BEAT, FIRST_EXCEPTION)
-                    for worker in done:
-                        worker.result()  # what is no `Error` is a bug, and ends the run
-                    told = self._tell(told)
-            finally:
-                self._stopped = True
-                self._waiting.clear()
+        count = _THREADS[self._depth]
+        threads = Workers(count, "verify")
+        try:
+            left = {threads.submit(self._work, look) for _ in range(count)}
+            while left:
+                done, left = wait(left, _BEAT, FIRST_EXCEPTION)
+                for worker in done:
+                    worker.result()  # what is no `Error` is a bug, and ends the run
+                told = self._tell(told)
+        finally:
+            self._stopped = True
+            self._waiting.clear()
+            threads.stop()
 
     def _tell(self, told: int) -> int:
         """Tell how far it is and what is broken but for the first `told`; return how many are."""

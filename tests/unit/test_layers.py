@@ -34,13 +34,14 @@ LAYERS = [  # from top to bottom; those on one line are side by side; a dot stan
     [r"buttersink\.stores\.btrfs(\..*)?", r"buttersink\.stores\.s3(\..*)?"],
     [r"buttersink\.stores\.base"],
     [r"buttersink\.planner(\..*)?", r"buttersink\.kernel(\..*)?", r"buttersink\.stream(\..*)?"],
-    [r"buttersink\.(catalogue|location|progress)"],
+    [r"buttersink\.(catalogue|location|progress|workers)"],
     [r"buttersink\.errors", r"buttersink\.version"],
 ]
 PURE = r"buttersink\.((planner|stream)(\..*)?|catalogue|location|report|verdict)"
 OUTSIDE_WORLD = {"os", "subprocess", "socket", "fcntl", "ctypes", "io"}
 BELOW_SYNC = (
-    r"buttersink\.((stores|planner|kernel|stream)(\..*)?|catalogue|location|progress|errors)"
+    r"buttersink\.((stores|planner|kernel|stream)(\..*)?"
+    r"|catalogue|location|progress|workers|errors)"
 )
 WRITES_TO_THE_SCREEN = r"buttersink\.(cli|console|utilities\..*)"
 

@@ -354,12 +354,16 @@ class TestExclude:
 
 
 def test_an_interruption_ends_the_threads(tmp_path: Path) -> None:
+    """Each after what it is at, which nothing waits for."""
     store = Endless(tmp_path / "archive")
     put(store, FULL_SUN)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
         verify(store, Depth.FULL, PlanOptions(), Interrupted())
-    assert threading.active_count() == before
+    for thread in set(threading.enumerate()) - before:
+        assert thread.daemon
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 @EVERY_DEPTH

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError
 
 from buttersink.errors import SendError
 from buttersink.stores.s3.connection import translating
-from buttersink.stores.s3.workers import Workers
+from buttersink.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

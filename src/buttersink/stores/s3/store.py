@@ -32,9 +32,9 @@ from buttersink.stores.s3.record import (
 )
 from buttersink.stores.s3.trash import move_to_trash
 from buttersink.stores.s3.uploading import Unfinished, Upload, part_bytes, unfinished_parts
-from buttersink.stores.s3.workers import Workers
 from buttersink.stream import rest_of
 from buttersink.stream.segments import another_stream
+from buttersink.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -28,7 +28,7 @@ from buttersink.stores.s3.record import (
     content_md5,
     telling_etag,
 )
-from buttersink.stores.s3.workers import Workers
+from buttersink.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
