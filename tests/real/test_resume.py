@@ -381,6 +381,40 @@ def test_from_a_bucket(
     bucket.remove()
 
 
+def test_a_restore_cut_and_killed_at_ten_points_goes_on(
+    source: Path, destination: Path, s3_servers: StartedServer
+) -> None:
+    """Each run loses its connections once, which it rides out, and is killed later."""
+    live = create_subvolume(source / "live")
+    (source / "snaps").mkdir()
+    (live / "big").write_bytes(os.urandom(12 * MIB))
+    snapshot(live, source / "snaps" / "one")
+    bucket = s3_servers("moto").bucket(f"resume-{os.urandom(8).hex()}")
+    location = f"s3://{bucket.name}/host/"
+    buttersink(f"{source}/snaps/", location, environment=bucket.server.environment())
+    random = Random(11)
+    for _ in range(KILLS):
+        with CuttingProxy(bucket.server.endpoint) as proxy:
+            near = replace(bucket.server, endpoint=proxy.endpoint).environment()
+            proxy.cut_after(random.randrange(12 * MIB))
+            checkpoints = random.randrange(1, 12)
+            killed_after(checkpoints, location, destination, environment=near)
+        there = held(destination)
+        with CuttingProxy(bucket.server.endpoint) as proxy:
+            near = replace(bucket.server, endpoint=proxy.endpoint).environment()
+            document, said = segmented(location, destination, environment=near)
+            passed = proxy.passed
+        (step,) = document["result"]["steps"]
+        assert (step["status"], step["resumed_from"]) == ("resumed", there)
+        assert there >= checkpoints * SEGMENT_BYTES
+        assert passed < step["bytes"] + MIB
+        assert said == ""
+        assert_same(source / "snaps" / "one", destination / "one")
+        assert os.listdir(destination) == ["one"]
+        btrfs("subvolume", "delete", destination / "one")
+    bucket.remove()
+
+
 def test_from_a_bucket_with_another_stream(
     source: Path, destination: Path, s3_servers: StartedServer
 ) -> None:
