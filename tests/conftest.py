@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from hypothesis import HealthCheck, settings
 
+from buttersink.kernel import libc
 from tests.support import s3servers
-from tests.support.loopfs import LoopFilesystem, loop_filesystem
+from tests.support.loopfs import LoopFilesystem, loop_filesystem, run
 from tests.support.serving import HOST
 from tests.support.sshd import started_sshd
 
@@ -35,6 +36,13 @@ S3_SERVERS = ("moto", "rclone")  # which need no root and nothing but pip
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--s3", choices=["ceph"], help="test on this S3 server, too; needs root")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process that runs a part of the tests mounts of its own, where it may have them."""
+    if hasattr(config, "workerinput") and os.geteuid() == 0:
+        libc.enter_private_mounts()
+        run("mount", "--make-rprivate", "/")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
