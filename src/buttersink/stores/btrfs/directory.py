@@ -100,8 +100,13 @@ def lock(fd: int, location: str) -> None:
             time.sleep(_LOCK_PAUSE)
         else:
             return
-    why = "another run of buttersink is writing to it"
-    raise LockedError("locked", where=location, why=why, hint="Wait until it has ended.")
+    from buttersink.kernel.locks import flock_holder
+
+    process = flock_holder(fd)
+    shown = f": process {process}" if process else ""
+    hint = f"Wait until it has ended; ps {process} shows it." if process else "Wait until it ends."
+    why = f"another run of buttersink is writing to it{shown}"
+    raise LockedError("locked", where=location, why=why, hint=hint)
 
 
 def open_directory(root_fd: int, path: bytes, *, make: bool = False) -> int:
