@@ -766,7 +766,7 @@ def test_progress_of_one_transfer_of_unknown_size(clock: Clock) -> None:
     run_one(console(stderr=stderr), clock, count=1, size=None)
     assert "Sending" not in plain(stderr.getvalue())
     assert "3.0 MiB" in plain(stderr.getvalue())
-    assert "3.0 MiB/" not in plain(stderr.getvalue())
+    assert " 3.0 MiB/" not in plain(stderr.getvalue())
 
 
 def test_progress_of_measuring(clock: Clock) -> None:
