@@ -255,7 +255,7 @@ def _program(pid: int) -> bytes:
 def _shared_mounts(directory: Path) -> Iterator[None]:
     """Have mounts that are made below the directory's mount passed on, for the block."""
     shown = run("findmnt", "--noheadings", "--output=PROPAGATION,TARGET", "--target", directory)
-    propagation, mountpoint = shown.strip().split(maxsplit=1)
+    propagation, mountpoint = shown.splitlines()[-1].split(maxsplit=1)  # of several the upper one
     if "shared" in propagation:
         yield
         return
