@@ -36,6 +36,14 @@ S3_SERVERS = ("moto", "rclone")  # which need no root and nothing but pip
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--s3", choices=["ceph"], help="test on this S3 server, too; needs root")
+    parser.addoption(
+        "--soak", action="store_true", help="ten times as many faults, others each time"
+    )
+    parser.addoption(
+        "--fault-seed",
+        metavar="SEED[:NUMBER]",
+        help="repeat the faults of a seed, or a single one of them",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -204,12 +204,19 @@ class Bucket:
 
 
 @contextmanager
-def moto(directory: Path) -> Iterator[Server]:
-    """Run moto, which keeps everything in memory and believes every signature and checksum."""
+def moto(directory: Path, *, least_part_bytes: int = 5 * 1024 * 1024) -> Iterator[Server]:
+    """
+    Run moto, which keeps everything in memory and believes every signature and checksum.
+
+    Like Amazon's it refuses parts that are too small, unless it is told to take smaller ones.
+    """
     port = free_port()
     command = (sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port))
-    home = {"HOME": os.fspath(directory)}
-    with running(*command, log=directory / "moto.log", environment=home) as server:
+    environment = {
+        "HOME": os.fspath(directory),
+        "S3_UPLOAD_PART_MIN_SIZE": str(least_part_bytes),
+    }
+    with running(*command, log=directory / "moto.log", environment=environment) as server:
         server.wait_until_answers(port)
         traits = Traits(
             verifies_checksums=False,

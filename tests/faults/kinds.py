@@ -1,0 +1,388 @@
+"""
+The kinds of faults: what is done when a run is at its moment, and how the fault goes away.
+
+Each is a generator like a context manager's. It is entered when the run has stopped at its moment;
+the run goes on to its end at the `yield`; what comes after takes the fault away, as whoever looks
+after the machine would: frees the disk, plugs it in again. It never helps ButterSink: what that has
+left is for its next run.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from buttersink.kernel import ioctl
+from buttersink.stream.commands import COMMAND_HEADER, END, STREAM_HEADER
+from tests.faults.checks import processes_of
+from tests.faults.moments import PHASES
+from tests.support.loopfs import MIB, CommandError, btrfs, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from random import Random
+
+    from tests.faults.arena import Arena, Pairing
+    from tests.faults.moments import Ended, Run
+
+ANY = (*PHASES, "any")
+WRITING = ("sending", "between segments", "committing", "any")
+END_SECONDS = 2.0  # in which a signal has to end a run
+
+
+@dataclass(slots=True)
+class Scene:
+    """
+    A run to which a fault happens.
+
+    Attributes:
+        run: At its moment. None before it is started.
+        spoilt: Paths at the destination that the fault itself takes away or changes.
+        gone: Whether the machine is off, so that nothing can be said of how the run ended.
+        wrong: What the fault itself has found wrong.
+
+    """
+
+    arena: Arena
+    pairing: Pairing
+    random: Random
+    run: Run | None = None
+    spoilt: set[str] = field(default_factory=set)
+    gone: bool = False
+    wrong: list[str] = field(default_factory=list)
+
+    def under_way(self) -> Run:
+        """Return the run, which has been started."""
+        assert self.run is not None
+        return self.run
+
+    def end(self) -> Ended:
+        """Let the run go on to its end."""
+        return self.under_way().wait()
+
+    def keep_trying(self, fault: Callable[[], bool]) -> None:
+        """Let the run go on, and try to do something to it until that is done or it has ended."""
+        done = fault()
+        self.under_way().go_on()
+        while not done and not self.under_way().is_over():
+            time.sleep(0.001)
+            done = fault()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """
+    A kind of fault.
+
+    Attributes:
+        name: As it is counted.
+        fault: What happens.
+        source, destination: What kind of place the ends have to be; empty for any.
+        phases: At which moments it may happen; none if it is there before the run starts.
+        faulty: Which end, `source` or `destination`, has to be a disk that can fail.
+        begun: Whether the destination has to hold something.
+
+    """
+
+    name: str
+    fault: Callable[[Scene], Iterator[None]]
+    source: str = ""
+    destination: str = ""
+    phases: tuple[str, ...] = ANY
+    faulty: str = ""
+    begun: bool = False
+
+    def fits(self, pairing: Pairing) -> bool:
+        """Return whether it can happen to a run between such places."""
+        return self.source in ("", pairing.source) and self.destination in (
+            "",
+            pairing.destination,
+        )
+
+
+KINDS: list[Kind] = []
+
+
+def _kind(
+    name: str,
+    *,
+    source: str = "",
+    destination: str = "",
+    phases: tuple[str, ...] = ANY,
+    faulty: str = "",
+    begun: bool = False,
+) -> Callable[[Callable[[Scene], Iterator[None]]], Callable[[Scene], Iterator[None]]]:
+    """Add a kind to `KINDS`."""
+
+    def add(fault: Callable[[Scene], Iterator[None]]) -> Callable[[Scene], Iterator[None]]:
+        KINDS.append(Kind(name, fault, source, destination, phases, faulty, begun))
+        return fault
+
+    return add
+
+
+@_kind("SIGKILL")
+def _killed(scene: Scene) -> Iterator[None]:
+    scene.under_way().signal(signal.SIGKILL)
+    yield
+
+
+@_kind("SIGTERM or SIGINT")
+def _told_to_end(scene: Scene) -> Iterator[None]:
+    number = scene.random.choice((signal.SIGTERM, signal.SIGINT))
+    asked = time.monotonic()
+    scene.under_way().signal(number)
+    yield
+    ended = scene.end()
+    if (seconds := scene.under_way().ended_at - asked) > END_SECONDS:
+        scene.wrong.append(f"ended {seconds:.1f} s after signal {number}")
+    if ended.status not in {0, 1, 128 + number}:
+        scene.wrong.append(f"ended with status {ended.status} on signal {number}")
+
+
+@_kind("SIGKILL of btrfs receive", destination="btrfs", phases=WRITING)
+def _receiver_killed(scene: Scene) -> Iterator[None]:
+    run = scene.under_way()
+
+    def kill() -> bool:
+        receivers = [each for each in processes_of(run.pid) if each.endswith("(btrfs")]
+        for each in receivers:
+            with suppress(ProcessLookupError):
+                os.kill(int(each.partition(" ")[0]), signal.SIGKILL)
+        return bool(receivers)
+
+    scene.keep_trying(kill)
+    yield
+
+
+@_kind("power cut", destination="btrfs")
+def _power_cut(scene: Scene) -> Iterator[None]:
+    """Keep what a disk without a write cache holds."""
+    disk = scene.arena.destination
+    cut = disk.copy("cut.img")
+    scene.under_way().signal(signal.SIGKILL)
+    scene.gone = True
+    yield
+    disk.become(cut)
+
+
+@_kind("power cut, write cache lost", destination="btrfs", faulty="destination")
+def _power_cut_with_cache(scene: Scene) -> Iterator[None]:
+    """Keep what was flushed, and any part of what was not."""
+    scene.arena.faulty.order(f"cut {scene.random.random()}")
+    scene.under_way().signal(signal.SIGKILL)
+    scene.gone = True
+    yield
+    scene.arena.destination.remount()
+
+
+@_kind("destination full", destination="btrfs")
+def _destination_full(scene: Scene) -> Iterator[None]:
+    filler = scene.arena.destination.mountpoint / "filler"
+    _fill(filler, leave=scene.random.choice((0, 0, 64 * 1024, MIB)))
+    yield
+    filler.unlink()
+
+
+@_kind("source full", source="btrfs")
+def _source_full(scene: Scene) -> Iterator[None]:
+    filler = scene.arena.source.mountpoint / "filler"
+    _fill(filler, leave=0)
+    yield
+    filler.unlink()
+
+
+def _fill(filler: Path, *, leave: int) -> None:
+    """Take all room for data with one file, and that for metadata with many lines, if need be."""
+    state = os.statvfs(filler.parent)
+    size = state.f_bavail * state.f_frsize - leave
+    fd = os.open(filler, os.O_WRONLY | os.O_CREAT)
+    try:
+        while size > 64 * 1024:
+            try:
+                os.posix_fallocate(fd, os.fstat(fd).st_size, size)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                size //= 2
+            else:
+                size = min(size, os.statvfs(filler.parent).f_bavail * state.f_frsize - leave)
+    finally:
+        os.close(fd)
+
+
+@_kind("write errors at the destination", destination="btrfs", faulty="destination")
+def _destination_fails(scene: Scene) -> Iterator[None]:
+    """Let writes fail, or flushes, or everything."""
+    what = scene.random.choice(("write", "flush", "read write flush"))
+    scene.arena.faulty.order(f"fail {what}")
+    yield
+    scene.arena.faulty.order("fail")
+    scene.arena.destination.remount()
+
+
+@_kind("read errors at the source", source="btrfs", faulty="source", phases=("planning", "sending"))
+def _source_fails(scene: Scene) -> Iterator[None]:
+    """Let reads of what is not cached fail: content, since the disk was just mounted."""
+    scene.arena.faulty.order("fail read")
+    yield
+    scene.arena.faulty.order("fail")
+    scene.arena.source.remount()
+
+
+@_kind("bad blocks at the source", source="btrfs", phases=())
+def _bad_blocks(scene: Scene) -> Iterator[None]:
+    """Overwrite some data on the disk, which btrfs finds out by its checksums."""
+    source = scene.arena.source
+    path = scene.random.choice(sorted((scene.arena.snapshots / "0002" / "big").iterdir()))
+    block = path.read_bytes()[:4096]
+    sound = source.copy("sound.img")
+    source.unmount()
+    raw = bytearray(source.image.read_bytes())
+    place = raw.find(block)
+    raw[place : place + 4096] = scene.random.randbytes(4096)
+    bad = source.image.with_name("bad.img")
+    bad.write_bytes(raw)
+    source.mount()
+    source.become(bad)
+    yield
+    source.become(sound)
+
+
+@_kind("source snapshot deleted", source="btrfs", phases=("planning", "sending", "any"))
+def _source_snapshot_deleted(scene: Scene) -> Iterator[None]:
+    path = scene.arena.snapshots / scene.random.choice(sorted(os.listdir(scene.arena.snapshots)))
+
+    def delete() -> bool:
+        try:
+            btrfs("subvolume", "delete", path)
+        except CommandError:  # it is being sent
+            return False
+        return True
+
+    scene.keep_trying(delete)
+    yield
+    scene.spoilt.add(path.name)  # it may or may not have arrived, and goes with the next run
+
+
+@_kind("destination parent deleted", destination="btrfs", begun=True)
+def _parent_deleted(scene: Scene) -> Iterator[None]:
+    path = scene.arena.backup / scene.random.choice(("0000", "0001"))
+    with suppress(CommandError):  # it is the root of something being received
+        btrfs("subvolume", "delete", path)
+        scene.spoilt.add(path.name)
+    yield
+
+
+@_kind("destination parent changed", destination="btrfs", begun=True)
+def _parent_changed(scene: Scene) -> Iterator[None]:
+    """Make a snapshot writable so that its UUIDs stay, and change it; perhaps hide that."""
+    path = scene.arena.backup / scene.random.choice(("0000", "0001"))
+    scene.spoilt.add(path.name)
+    hide = scene.random.random() < 0.5
+    with _directory(path) as fd:
+        ioctl.set_read_only(fd, read_only=False)
+        for file in sorted((path / "big").iterdir()):
+            with file.open("r+b") as opened:
+                opened.write(b"changed")
+        (path / "more").write_bytes(b"more")
+        if hide:
+            ioctl.set_read_only(fd, read_only=True)
+    yield
+    btrfs("subvolume", "delete", path)  # as its owner would, having made a mess of it
+
+
+@contextmanager
+def _directory(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@_kind("clocks jump")
+def _clocks_jump(scene: Scene) -> Iterator[None]:
+    """Let the time of day jump by up to thirty years either way, and the other clock forward."""
+    years = 365.25 * 86400
+    wall = scene.random.choice((-30, -1, -1e-4, 1e-4, 1, 30)) * years
+    scene.under_way().go_on(f"clocks {wall} {scene.random.choice((0, 60, 86400))}")
+    yield
+
+
+@_kind("destination turns read-only", destination="btrfs")
+def _turns_read_only(scene: Scene) -> Iterator[None]:
+    where = scene.arena.destination.mountpoint
+
+    def remount() -> bool:
+        try:
+            run("mount", "-o", "remount,ro", where)
+        except CommandError:  # a file is open for writing
+            return False
+        return True
+
+    scene.keep_trying(remount)
+    yield
+    run("mount", "-o", "remount,rw", where)
+
+
+@_kind("damaged stream from a bucket", source="bucket", phases=())
+def _damaged_stream(scene: Scene) -> Iterator[None]:
+    """Damage one of the diffs in the bucket at a boundary of commands."""
+    arena, random = scene.arena, scene.random
+    bucket = arena.bucket
+    key = random.choice([key for key in bucket.keys("whole/") if not key.endswith(".json")])
+    with closing(bucket.server.client()) as client:
+        sound = client.get_object(Bucket=bucket.name, Key=key)["Body"].read()
+        client.put_object(Bucket=bucket.name, Key=key, Body=damaged(sound, random))
+    yield
+    with closing(bucket.server.client()) as client:
+        client.put_object(Bucket=bucket.name, Key=key, Body=sound)
+
+
+def damaged(stream: bytes, random: Random) -> bytes:
+    """Return a stream that is cut, reordered, or has bits or commands too few or too many."""
+    while (made := _damaged(stream, random)) == stream:
+        pass
+    return made
+
+
+def _damaged(stream: bytes, random: Random) -> bytes:
+    starts = list(_boundaries(stream))
+    number = random.randrange(len(starts) - 1)
+    start, after = starts[number : number + 2]
+    command = stream[start:after]
+    bit = random.randrange(8 * len(command))
+    flipped = bytearray(command)
+    flipped[bit // 8] ^= 1 << bit % 8
+    other = random.choice(starts[:-1])
+    return random.choice(
+        (
+            stream[:start],
+            stream[: random.randrange(start, after)],
+            stream[:start] + stream[after:],
+            stream[:after] + command + stream[after:],
+            stream[:start] + bytes(flipped) + stream[after:],
+            stream[:start] + random.randbytes(random.randrange(1, 5000)) + stream[start:],
+            stream[:start] + random.randbytes(after - start) + stream[after:],
+            stream[:start] + stream[other:],
+            stream[:start] + COMMAND_HEADER.pack(0, END, 0) + stream[after:],
+            b"",
+        )
+    )
+
+
+def _boundaries(stream: bytes) -> Iterator[int]:
+    """Yield where each command begins, and where the stream ends."""
+    position = STREAM_HEADER.size
+    while position < len(stream):
+        yield position
+        length, _command, _crc = COMMAND_HEADER.unpack_from(stream, position)
+        position += COMMAND_HEADER.size + length
+    yield position
