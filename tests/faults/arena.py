@@ -12,9 +12,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
+
+import botocore.session
 
 from buttersink.catalogue import Diff, Uuid
 from buttersink.kernel.subvolumes import Subvolume, list_subvolumes
@@ -137,17 +140,20 @@ class Arena:
         known: Every snapshot by its effective UUID.
         streams: SHA-256 of the stream of each diff between any two of them.
         bucket: Its prefixes `whole`, `empty` and `begun` are beginnings; runs have their own.
+        prefix, source_prefix: In the bucket, of destination and source.
+        client: Of the bucket's server.
+        faulty: A disk that one of the file systems may be on.
 
     """
 
     def __init__(self, root: Path, bucket: Bucket) -> None:
-        self.root, self.bucket = root, bucket
+        self.root, self.bucket, self.client = root, bucket, bucket.server.client()
         self.source = Disk(root / "host" / "source.img", root / "source")
         self.destination = Disk(root / "host" / "destination.img", root / "destination")
         self.known: dict[Uuid, Known] = {}
         self.streams: dict[Diff, str] = {}
         self._made: list[Subvolume] = []
-        self.prefix = ""
+        self.prefix, self.source_prefix = "", "whole"
         self.faulty = FaultyDisk(root / "faulty")
 
     @property
@@ -162,7 +168,7 @@ class Arena:
 
     def locations(self, pairing: Pairing) -> tuple[str, str]:
         """Return the locations that a run is between."""
-        source = {"btrfs": f"{self.snapshots}/", "bucket": self.bucket_location("whole")}
+        source = {"btrfs": f"{self.snapshots}/", "bucket": self.bucket_location(self.source_prefix)}
         destination = {"btrfs": f"{self.backup}/", "bucket": self.bucket_location(self.prefix)}
         return source[pairing.source], destination[pairing.destination]
 
@@ -256,35 +262,51 @@ class Arena:
                             digest.update(chunk)
                     self.streams[diff] = digest.hexdigest()
 
-    def begin(self, beginning: str, number: int) -> None:
+    def begin(self, pairing: Pairing, beginning: str, number: int) -> None:
         """Put both file systems back, and give the run a prefix of its own."""
         if self.source.subvolumes() != self._made:
             self.source.become(self.root / "host" / "source-template.img")
         self.destination.become(self.root / "host" / f"{beginning}.img")
         shutil.rmtree(self.root / "cache", ignore_errors=True)  # so that there is all to measure
         self.prefix = f"run-{number}"
-        self.copy_prefix(beginning, self.prefix)
+        if pairing.destination == "bucket":
+            self.copy_prefix(beginning, self.prefix)
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return the keys in the bucket that begin so."""
+        return [entry["Key"] for entry in self.objects(prefix)]
+
+    def objects(self, prefix: str = "") -> list[dict[str, str]]:
+        """Return what a listing of the bucket says."""
+        answer = self.client.list_objects_v2(Bucket=self.bucket.name, Prefix=prefix)
+        assert not answer["IsTruncated"]
+        return list(answer.get("Contents", ()))
+
+    def uploads(self) -> list[dict[str, str]]:
+        """Return key and upload id of what has not ended."""
+        found = self.client.list_multipart_uploads(Bucket=self.bucket.name).get("Uploads", ())
+        return [{"Key": each["Key"], "UploadId": each["UploadId"]} for each in found]
 
     def copy_prefix(self, old: str, new: str) -> None:
         """Copy all objects below a prefix of the bucket."""
-        with closing(self.bucket.server.client()) as client:
-            for key in self.bucket.keys(f"{old}/"):
-                client.copy_object(
-                    Bucket=self.bucket.name,
-                    Key=new + key.removeprefix(old),
-                    CopySource={"Bucket": self.bucket.name, "Key": key},
-                )
+        for key in self.keys(f"{old}/"):
+            self.client.copy_object(
+                Bucket=self.bucket.name,
+                Key=new + key.removeprefix(old),
+                CopySource={"Bucket": self.bucket.name, "Key": key},
+            )
 
     def clear_bucket(self) -> None:
         """Remove what runs have left in the bucket."""
-        with closing(self.bucket.server.client()) as client:
-            for key in (*self.bucket.keys("run-"), *self.bucket.keys("trash/")):
-                client.delete_object(Bucket=self.bucket.name, Key=key)
-            for key, upload in self.bucket.uploads():
-                client.abort_multipart_upload(Bucket=self.bucket.name, Key=key, UploadId=upload)
+        keys = [{"Key": key} for key in (*self.keys("run-"), *self.keys("trash/"))]
+        if keys:
+            self.client.delete_objects(Bucket=self.bucket.name, Delete={"Objects": keys})
+        for each in self.uploads():
+            self.client.abort_multipart_upload(Bucket=self.bucket.name, **each)
 
     def close(self) -> None:
         """Unmount both file systems."""
+        self.client.close()
         self.destination.unmount()
         self.source.unmount()
 
@@ -314,6 +336,7 @@ def arena(root: Path) -> Iterator[Arena]:
         os.truncate(host, HOST_BYTES)
         run("mkfs.btrfs", "--quiet", host)
         stack.enter_context(mounted(host, root / "host", options=("nobarrier",)))
+        botocore.session.get_session = cache(botocore.session.get_session)  # it reads many files
         server = stack.enter_context(s3servers.moto(root, least_part_bytes=moments.PART_BYTES))
         os.environ.update(server.environment(), XDG_CACHE_HOME=str(root / "cache"))
         bucket = server.bucket("faults")

@@ -112,8 +112,8 @@ class Campaign:
         choice = choice_of(number)
         random = Random(f"{self._seed}:{number}")
         moment = self._moment(choice, random)
-        self._arena.begin(choice.beginning, number)
-        scene = Scene(self._arena, choice.pairing, random)
+        self._arena.begin(choice.pairing, choice.beginning, number)
+        scene = Scene(self._arena, choice.pairing, choice.beginning, random)
         verdict = Verdict()
         mounts, before = mount_points(), outside(self._arena)
         struck, ended = self._strike(scene, choice, moment, verdict, mounts)
@@ -144,7 +144,7 @@ class Campaign:
         """Return how such a run goes without a fault, and how long that takes."""
         key = (choice.pairing, choice.beginning)
         if key not in self._whole:
-            self._arena.begin(choice.beginning, 0)
+            self._arena.begin(choice.pairing, choice.beginning, 0)
             started = time.monotonic()
             ended = self._arena.start(choice.pairing).wait()
             assert ended.status == 0, ended
@@ -197,7 +197,7 @@ class Campaign:
     def _compare(self, before: Any, choice: Choice, verdict: Verdict) -> None:  # noqa: ANN401
         now = outside(self._arena)
         if now != before and choice.kind.name != "source snapshot deleted":
-            verdict.left.append(f"outside has changed: {before} is now {now}")
+            verdict.left.append(f"outside has changed: {now.changes(before)}")
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import os
 import time
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +65,11 @@ class Outside:
     objects: frozenset[tuple[str, str]]
     digest: str
 
+    def changes(self, before: Outside) -> str:
+        """Return what has changed, for a person."""
+        subvolumes, objects = self.subvolumes ^ before.subvolumes, self.objects ^ before.objects
+        return f"{sorted(map(str, subvolumes))} {sorted(objects)} {before.digest} {self.digest}"
+
 
 def outside(arena: Arena) -> Outside:
     """Return everything outside of the destination, as it is now."""
@@ -88,11 +92,9 @@ def _states(disk: Disk, location: str) -> Iterator[tuple[object, ...]]:
 
 
 def _objects(arena: Arena) -> Iterator[tuple[str, str]]:
-    with closing(arena.bucket.server.client()) as client:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=arena.bucket.name)
-        for entry in (entry for page in pages for entry in page.get("Contents", ())):
-            if not entry["Key"].startswith((f"{arena.prefix}/", "trash/")):
-                yield entry["Key"], entry["ETag"]
+    for entry in arena.objects():
+        if not entry["Key"].startswith(("run-", "trash/")):
+            yield entry["Key"], entry["ETag"]
 
 
 def after_fault(
@@ -204,19 +206,18 @@ class _Prefix:
     def __init__(self, arena: Arena, pairing: Pairing) -> None:
         self._arena = arena
         self._catalogue = _catalogue(arena, pairing)
-        self._keys = arena.bucket.keys(f"{arena.prefix}/")
+        self._keys = arena.keys(f"{arena.prefix}/")
         self._diffs = self._read()
 
     def _read(self) -> Mapping[Diff, tuple[str, str]]:
         """Return path and SHA-256 of each diff there."""
         found = {}
-        with closing(self._arena.bucket.server.client()) as client:
-            for key in self._keys:
-                parsed = parse_key(key.removeprefix(f"{self._arena.prefix}/"))
-                if parsed and parsed.generation is None:
-                    answer = client.get_object(Bucket=self._arena.bucket.name, Key=key)
-                    digest = hashlib.sha256(answer["Body"].read()).hexdigest()
-                    found[parsed.diff] = parsed.path, digest
+        for key in self._keys:
+            parsed = parse_key(key.removeprefix(f"{self._arena.prefix}/"))
+            if parsed and parsed.generation is None:
+                answer = self._arena.client.get_object(Bucket=self._arena.bucket.name, Key=key)
+                digest = hashlib.sha256(answer["Body"].read()).hexdigest()
+                found[parsed.diff] = parsed.path, digest
         return found
 
     def listed(self) -> set[str]:
@@ -241,7 +242,7 @@ class _Prefix:
     def remains(self) -> list[str]:
         """Return the uploads that have not ended."""
         below = f"{self._arena.prefix}/"
-        return [key for key, _id in self._arena.bucket.uploads() if key.startswith(below)]
+        return [each["Key"] for each in self._arena.uploads() if each["Key"].startswith(below)]
 
     def false_snapshots(self) -> list[str]:
         """Return what lists as a snapshot and cannot be made, or is made wrongly."""

@@ -13,26 +13,28 @@ import errno
 import os
 import signal
 import time
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING
 
 from buttersink.kernel import ioctl
-from buttersink.stream.commands import COMMAND_HEADER, END, STREAM_HEADER
-from tests.faults.checks import processes_of
+from buttersink.stream.commands import COMMAND_HEADER, STREAM_HEADER
+from tests.faults.checks import KEPT, processes_of
 from tests.faults.moments import PHASES
 from tests.support.loopfs import MIB, CommandError, btrfs, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
-    from random import Random
 
     from tests.faults.arena import Arena, Pairing
     from tests.faults.moments import Ended, Run
 
 ANY = (*PHASES, "any")
 WRITING = ("sending", "between segments", "committing", "any")
+BLOCK = 4096  # of which btrfs keeps a checksum each
 END_SECONDS = 2.0  # in which a signal has to end a run
 
 
@@ -51,6 +53,7 @@ class Scene:
 
     arena: Arena
     pairing: Pairing
+    beginning: str
     random: Random
     run: Run | None = None
     spoilt: set[str] = field(default_factory=set)
@@ -142,7 +145,7 @@ def _told_to_end(scene: Scene) -> Iterator[None]:
     ended = scene.end()
     if (seconds := scene.under_way().ended_at - asked) > END_SECONDS:
         scene.wrong.append(f"ended {seconds:.1f} s after signal {number}")
-    if ended.status not in {0, 1, 128 + number}:
+    if ended.status not in {0, 1, 128 + number, -number}:  # the last before it minds signals
         scene.wrong.append(f"ended with status {ended.status} on signal {number}")
 
 
@@ -240,19 +243,32 @@ def _source_fails(scene: Scene) -> Iterator[None]:
 def _bad_blocks(scene: Scene) -> Iterator[None]:
     """Overwrite some data on the disk, which btrfs finds out by its checksums."""
     source = scene.arena.source
-    path = scene.random.choice(sorted((scene.arena.snapshots / "0002" / "big").iterdir()))
-    block = path.read_bytes()[:4096]
+    block = scene.random.choice(_blocks(scene.arena.snapshots, scene.beginning))
     sound = source.copy("sound.img")
     source.unmount()
     raw = bytearray(source.image.read_bytes())
     place = raw.find(block)
-    raw[place : place + 4096] = scene.random.randbytes(4096)
+    raw[place : place + BLOCK] = scene.random.randbytes(BLOCK)
     bad = source.image.with_name("bad.img")
     bad.write_bytes(raw)
     source.mount()
     source.become(bad)
     yield
     source.become(sound)
+
+
+def _blocks(snapshots: Path, beginning: str) -> list[bytes]:
+    """Return blocks of file data of the last snapshot; if it has begun, of those not held yet."""
+    held = KEPT if beginning == "begun" else ()
+    there = {block for name in held for block in _blocks_of(snapshots / name)}
+    return [block for block in _blocks_of(snapshots / "0003") if block not in there]
+
+
+def _blocks_of(snapshot: Path) -> Iterator[bytes]:
+    for file in sorted((snapshot / "big").iterdir()):
+        data = file.read_bytes()
+        blocks = (data[start : start + BLOCK] for start in range(0, len(data), BLOCK))
+        yield from (block for block in blocks if len(block) == BLOCK and any(block))
 
 
 @_kind("source snapshot deleted", source="btrfs", phases=("planning", "sending", "any"))
@@ -273,7 +289,7 @@ def _source_snapshot_deleted(scene: Scene) -> Iterator[None]:
 
 @_kind("destination parent deleted", destination="btrfs", begun=True)
 def _parent_deleted(scene: Scene) -> Iterator[None]:
-    path = scene.arena.backup / scene.random.choice(("0000", "0001"))
+    path = scene.arena.backup / scene.random.choice(KEPT)
     with suppress(CommandError):  # it is the root of something being received
         btrfs("subvolume", "delete", path)
         scene.spoilt.add(path.name)
@@ -283,7 +299,7 @@ def _parent_deleted(scene: Scene) -> Iterator[None]:
 @_kind("destination parent changed", destination="btrfs", begun=True)
 def _parent_changed(scene: Scene) -> Iterator[None]:
     """Make a snapshot writable so that its UUIDs stay, and change it; perhaps hide that."""
-    path = scene.arena.backup / scene.random.choice(("0000", "0001"))
+    path = scene.arena.backup / scene.random.choice(KEPT)
     scene.spoilt.add(path.name)
     hide = scene.random.random() < 0.5
     with _directory(path) as fd:
@@ -335,47 +351,87 @@ def _turns_read_only(scene: Scene) -> Iterator[None]:
 @_kind("damaged stream from a bucket", source="bucket", phases=())
 def _damaged_stream(scene: Scene) -> Iterator[None]:
     """Damage one of the diffs in the bucket at a boundary of commands."""
-    arena, random = scene.arena, scene.random
-    bucket = arena.bucket
-    key = random.choice([key for key in bucket.keys("whole/") if not key.endswith(".json")])
-    with closing(bucket.server.client()) as client:
-        sound = client.get_object(Bucket=bucket.name, Key=key)["Body"].read()
-        client.put_object(Bucket=bucket.name, Key=key, Body=damaged(sound, random))
+    with _damaging(scene, recorded=True, ways=WAYS):
+        yield
+
+
+@_kind("damaged stream without a record", source="bucket", phases=())
+def _damaged_stream_without_record(scene: Scene) -> Iterator[None]:
+    """Damage one of the diffs that ButterSink 0.6 wrote, as far as their own checksums show."""
+    with _damaging(scene, recorded=False, ways=SHOWN_BY_CHECKSUMS):
+        yield
+
+
+@contextmanager
+def _damaging(scene: Scene, *, recorded: bool, ways: Sequence[Way]) -> Iterator[None]:
+    """Have the run read a copy of the bucket's diffs in which one that it needs is damaged."""
+    arena, prefix = scene.arena, "run-damaged"
+    arena.copy_prefix("whole", prefix)
+    keys = arena.keys(f"{prefix}/")
+    held = KEPT if scene.beginning == "begun" else ()
+    diffs = [key for key in keys if not key.endswith(".json") and key.split("/")[1] not in held]
+    target = {"Bucket": arena.bucket.name, "Key": scene.random.choice(diffs)}
+    sound = arena.client.get_object(**target)["Body"].read()
+    arena.client.put_object(**target, Body=damaged(sound, scene.random, ways))
+    for key in keys:
+        if key.endswith(".json") and not recorded:
+            arena.client.delete_object(Bucket=arena.bucket.name, Key=key)
+    arena.source_prefix = prefix
     yield
-    with closing(bucket.server.client()) as client:
-        client.put_object(Bucket=bucket.name, Key=key, Body=sound)
+    arena.source_prefix = "whole"
 
 
-def damaged(stream: bytes, random: Random) -> bytes:
-    """Return a stream that is cut, reordered, or has bits or commands too few or too many."""
-    while (made := _damaged(stream, random)) == stream:
-        pass
-    return made
+Way = Callable[[bytes, int, int, Random], bytes]
+"""Damages a stream at a command, from where that starts to where it ends."""
 
 
-def _damaged(stream: bytes, random: Random) -> bytes:
-    starts = list(_boundaries(stream))
-    number = random.randrange(len(starts) - 1)
-    start, after = starts[number : number + 2]
-    command = stream[start:after]
-    bit = random.randrange(8 * len(command))
-    flipped = bytearray(command)
+def _flip(stream: bytes, start: int, end: int, random: Random) -> bytes:
+    flipped, bit = bytearray(stream), random.randrange(8 * start, 8 * end)
     flipped[bit // 8] ^= 1 << bit % 8
-    other = random.choice(starts[:-1])
-    return random.choice(
-        (
-            stream[:start],
-            stream[: random.randrange(start, after)],
-            stream[:start] + stream[after:],
-            stream[:after] + command + stream[after:],
-            stream[:start] + bytes(flipped) + stream[after:],
-            stream[:start] + random.randbytes(random.randrange(1, 5000)) + stream[start:],
-            stream[:start] + random.randbytes(after - start) + stream[after:],
-            stream[:start] + stream[other:],
-            stream[:start] + COMMAND_HEADER.pack(0, END, 0) + stream[after:],
-            b"",
-        )
-    )
+    return bytes(flipped)
+
+
+def _put_garbage(stream: bytes, start: int, end: int, random: Random) -> bytes:
+    """Put it before the command, or in its place."""
+    garbage = random.randbytes(random.randrange(1, 5000))
+    return stream[:start] + garbage + stream[random.choice((start, end)) :]
+
+
+def _swap(stream: bytes, start: int, end: int, _random: Random) -> bytes:
+    """Swap it with the next one."""
+    after = _end_of(stream, end)
+    return stream[:start] + stream[end:after] + stream[start:end] + stream[after:]
+
+
+_END = bytes.fromhex("000000001500506cc99d")  # a whole command, with its checksum
+
+SHOWN_BY_CHECKSUMS: tuple[Way, ...] = (
+    lambda stream, start, _end, _random: stream[:start],
+    lambda stream, start, end, random: stream[: random.randrange(start, end)],
+    lambda _stream, _start, _end, _random: b"",
+    _flip,
+    _put_garbage,
+)
+"""What the stream itself shows: it is cut, or a checksum is wrong."""
+
+WAYS: tuple[Way, ...] = (
+    *SHOWN_BY_CHECKSUMS,
+    _swap,
+    lambda stream, start, end, _random: stream[:start] + stream[end:],
+    lambda stream, start, end, _random: stream[:end] + stream[start:],
+    lambda stream, start, end, _random: stream[:start] + _END + stream[end:],
+)
+"""And commands in another order, missing, there twice, or an end before the end."""
+
+
+def damaged(stream: bytes, random: Random, ways: Sequence[Way] = WAYS) -> bytes:
+    """Return a stream that is no more what it was."""
+    starts = list(_boundaries(stream))
+    while True:
+        number = random.randrange(len(starts) - 1)
+        made = random.choice(ways)(stream, starts[number], starts[number + 1], random)
+        if made != stream:
+            return made
 
 
 def _boundaries(stream: bytes) -> Iterator[int]:
@@ -383,6 +439,13 @@ def _boundaries(stream: bytes) -> Iterator[int]:
     position = STREAM_HEADER.size
     while position < len(stream):
         yield position
-        length, _command, _crc = COMMAND_HEADER.unpack_from(stream, position)
-        position += COMMAND_HEADER.size + length
+        position = _end_of(stream, position)
     yield position
+
+
+def _end_of(stream: bytes, start: int) -> int:
+    """Return where a command ends; of none, where it is."""
+    if start == len(stream):
+        return start
+    length, _command, _crc = COMMAND_HEADER.unpack_from(stream, start)
+    return int(start + COMMAND_HEADER.size + length)

@@ -206,6 +206,7 @@ def start(
         _be_the_command(arguments, _Stop(moment, reach, wait), said)
     os.close(reach)
     os.close(wait)
+    assert os.read(reached, 1) == b"^"
     return Run(pid, reached, go_on, said)
 
 
@@ -215,6 +216,7 @@ def _be_the_command(arguments: Sequence[str], stop: _Stop, said: Path) -> NoRetu
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
@@ -224,9 +226,12 @@ def _be_the_command(arguments: Sequence[str], stop: _Stop, said: Path) -> NoRetu
         uploading._MIN_PART = PART_BYTES  # noqa: SLF001
         vars(s3_store)["part_bytes"] = lambda _size, _wanted: PART_BYTES
         stop.install()
+        stop.tell_start()
         status = main(arguments)
         stop.tell_counts()
         sys.stdout.flush()
+    except KeyboardInterrupt:  # before it minds signals
+        status = 128 + signal.SIGINT
     finally:
         os._exit(status)
 
@@ -238,6 +243,10 @@ class _Stop:
         self._moment, self._reach, self._wait = moment, reach, wait
         self._counts = dict.fromkeys(PHASES, 0)
         self._lock = threading.Lock()
+
+    def tell_start(self) -> None:
+        """Tell the starter that the command starts now."""
+        os.write(self._reach, b"^")
 
     def install(self) -> None:
         """Put counters round the functions."""
