@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tests.faults.moments import Ended, Run
 
 ANY = (*PHASES, "any")
+BEFORE_COMMITTING = ("planning", "sending", "any")
 WRITING = ("sending", "between segments", "committing", "any")
 BLOCK = 4096  # of which btrfs keeps a checksum each
 END_SECONDS = 2.0  # in which a signal has to end a run
@@ -287,19 +288,19 @@ def _source_snapshot_deleted(scene: Scene) -> Iterator[None]:
     scene.spoilt.add(path.name)  # it may or may not have arrived, and goes with the next run
 
 
-@_kind("destination parent deleted", destination="btrfs", begun=True)
+@_kind("destination parent deleted", destination="btrfs", begun=True, phases=BEFORE_COMMITTING)
 def _parent_deleted(scene: Scene) -> Iterator[None]:
-    path = scene.arena.backup / scene.random.choice(KEPT)
+    path = scene.arena.backup / KEPT[-1]
     with suppress(CommandError):  # it is the root of something being received
         btrfs("subvolume", "delete", path)
         scene.spoilt.add(path.name)
     yield
 
 
-@_kind("destination parent changed", destination="btrfs", begun=True)
+@_kind("destination parent changed", destination="btrfs", begun=True, phases=BEFORE_COMMITTING)
 def _parent_changed(scene: Scene) -> Iterator[None]:
     """Make a snapshot writable so that its UUIDs stay, and change it; perhaps hide that."""
-    path = scene.arena.backup / scene.random.choice(KEPT)
+    path = scene.arena.backup / KEPT[-1]
     scene.spoilt.add(path.name)
     hide = scene.random.random() < 0.5
     with _directory(path) as fd:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buttersink.catalogue import Exactness, Partial, Size, Snapshot, Uuid
+from buttersink.kernel.ioctl import SubvolumeInfo
 from buttersink.kernel.subvolumes import Subvolume
 from buttersink.stores.btrfs.index import Index, base_name, partial_name, uuid_of_partial
 
@@ -47,6 +48,12 @@ def subvolume(
         stransid=stransid,
         created=number + 2000,
     )
+
+
+def info(number: int, *, ctransid: int | None = None, read_only: bool = True) -> SubvolumeInfo:
+    """Return what the kernel says of such a subvolume."""
+    changed = number + 1000 if ctransid is None else ctransid
+    return SubvolumeInfo(number, read_only, uuid(number), NOTHING, NOTHING, changed, 0)
 
 
 def index(
@@ -312,7 +319,7 @@ class TestPassing:
     def test_is_found_by_what_was_invented_until_it_is_released(self) -> None:
         found = index(subvolume(257, b"snaps/a"))
         passing = Snapshot(UUID, UUID, None, None, 7, 0, b"source/path")
-        found.add(passing, uuid(300), 300, partial_name(UUID), received=uuid(99))
+        found.add(passing, info(300), partial_name(UUID), received=uuid(99))
         here = found[UUID]
         assert (here.own_uuid, here.received_uuid) == (uuid(300), uuid(99))
         assert found.is_found(here)
@@ -324,7 +331,7 @@ class TestPassing:
     def test_gives_way_to_the_snapshot_that_was_there(self) -> None:
         found = index(subvolume(257, b"snaps/a", received=9))
         before = found[uuid(9)]
-        found.add(before, uuid(300), 300, partial_name(uuid(9)), received=uuid(99))
+        found.add(before, info(300), partial_name(uuid(9)), received=uuid(99))
         found.release(uuid(9))
         assert found[uuid(9)] == before
 
@@ -359,7 +366,7 @@ class TestArrival:
     def arrived(self) -> Index:
         found = index(subvolume(256, b"x/old", received=7))
         (source,) = index(subvolume(300, b"snaps/new")).catalogue.snapshots
-        found.add(source, uuid(260), 260, b"d/new")
+        found.add(source, info(260), b"d/new")
         return found
 
     def test_by_its_effective_uuid(self, arrived: Index) -> None:
@@ -379,6 +386,30 @@ class TestArrival:
     def test_stands_before_another_copy(self) -> None:
         found = index(subvolume(256, b"x/old", received=300))
         (source,) = index(subvolume(300, b"snaps/new")).catalogue.snapshots
-        found.add(source, uuid(260), 260, b"new")
+        found.add(source, info(260), b"new")
         assert found[uuid(300)].subvolume_id == 260
         assert found.received == {uuid(300): {256, 260}}
+
+
+class TestUnchanged:
+    def test_as_it_was_listed(self) -> None:
+        found = index(subvolume(256, b"snaps/a", received=7))
+        (listed,) = found.catalogue.snapshots
+        assert found.is_unchanged(listed, info(256))
+        assert not found.is_unchanged(listed, info(256, ctransid=1257))
+        assert not found.is_unchanged(listed, info(256, read_only=False))
+        assert not found.is_unchanged(listed, info(257, ctransid=1256))
+
+    def test_as_it_arrived(self) -> None:
+        found = index()
+        (source,) = index(subvolume(300, b"snaps/new")).catalogue.snapshots
+        found.add(source, info(260, ctransid=5), b"new")
+        assert found.is_unchanged(found[uuid(300)], info(260, ctransid=5))
+        assert not found.is_unchanged(found[uuid(300)], info(260, ctransid=6))
+
+    def test_what_passes_is_not_on_disk_and_may_still_move(self) -> None:
+        found = index()
+        passing = Snapshot(UUID, UUID, None, None, 7, 0, b"source/path")
+        found.add(passing, info(260, ctransid=5), partial_name(UUID), received=uuid(99))
+        assert found.is_unchanged(found[UUID], info(260, ctransid=6))
+        assert not found.is_unchanged(found[UUID], info(260, read_only=False))

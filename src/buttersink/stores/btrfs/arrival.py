@@ -249,7 +249,7 @@ class Place(AbstractContextManager["Place"]):
             replaces: What lies under the final name now, and goes.
 
         """
-        info = self.arrived()
+        self.arrived()
         self.sync()
         with (
             translating(ReceiveError, "cannot complete the snapshot", self.path),
@@ -258,6 +258,7 @@ class Place(AbstractContextManager["Place"]):
             ioctl.set_read_only(fd, read_only=False)
             ioctl.set_received(fd, snapshot.uuid, snapshot.generation)
             ioctl.set_read_only(fd, read_only=True)
+            info = subvolume_at(fd)
         self._forget_journal()  # before: it would stay beside a snapshot that nobody sends again
         self.kept = None
         if replaces is None:

@@ -26,6 +26,7 @@ from buttersink.kernel.subvolumes import NO_UUID, join
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from buttersink.kernel.ioctl import SubvolumeInfo
     from buttersink.kernel.subvolumes import Subvolume
 
 _PREFIX = b".buttersink-"
@@ -140,29 +141,38 @@ class Index:
         """Return the transaction, of this file system, that last changed a snapshot's content."""
         return self._ctransid[snapshot.subvolume_id]
 
+    def is_unchanged(self, snapshot: Snapshot, found: SubvolumeInfo) -> bool:
+        """Return whether a subvolume is a snapshot of this index, and as it was when it came in."""
+        known = self._ctransid.get(snapshot.subvolume_id)  # not of what passes: it is not synced
+        return (
+            found.read_only and found.uuid == snapshot.own_uuid and known in (None, found.ctransid)
+        )
+
     def add(
         self,
         snapshot: Snapshot,
-        own_uuid: Uuid,
-        subvolume_id: int,
+        found: SubvolumeInfo,
         path: bytes,
         received: Uuid | None = None,
     ) -> None:
         """
-        Note that a snapshot has arrived here, at a path relative to the directory.
+        Note that a snapshot has arrived here as a subvolume, at a path relative to the directory.
 
         One that only passes has an invented received UUID, which is then to be given.
         """
+        subvolume_id, passes = found.id, received is not None
         received = received or snapshot.uuid
         here = replace(
             snapshot,
-            own_uuid=own_uuid,
+            own_uuid=Uuid(found.uuid),
             received_uuid=received,
             path=path,
             subvolume_id=subvolume_id,
         )
         self._by_uuid.setdefault(snapshot.uuid, []).insert(0, here)
         self._top_path[subvolume_id] = join(self.directory, path)
+        if not passes:
+            self._ctransid[subvolume_id] = found.ctransid
         self._inside.add(subvolume_id)
         self.received.setdefault(received, set()).add(subvolume_id)
 

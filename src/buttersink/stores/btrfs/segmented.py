@@ -39,6 +39,7 @@ class SegmentedReceive:
         diff: What the stream is of.
         identity: What it shall say if it is received from its start, but for the place's names.
         start: Starts a receiver.
+        prove: Raises an error unless what it is made from has not changed so far.
         checksum: Whether the CRC32C of the stream is of use to go on with it.
 
     """
@@ -51,10 +52,12 @@ class SegmentedReceive:
         diff: Diff,
         identity: Identity,
         start: Callable[[Identity], ReceiveProcess],
+        prove: Callable[[], None],
         *,
         checksum: bool,
     ) -> None:
         self._place, self._diff, self._identity, self._start = place, diff, identity, start
+        self._prove = prove
         checkpoint = place.kept.checkpoint if place.kept else None
         self._segments = Segments(SEGMENT_BYTES, checkpoint, checksum=checksum)
         self._process: ReceiveProcess | None = None
@@ -86,6 +89,7 @@ class SegmentedReceive:
                 process.write(memoryview(ENDING))
                 process.finish()
                 self._synced()
+                self._prove()
                 self._place.make_checkpoint(self._diff, self._segments.checkpoint())
                 process = self._begin()
             else:

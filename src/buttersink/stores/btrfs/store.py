@@ -117,6 +117,9 @@ class BtrfsStore(Store):
 
     def catalogue(self) -> Catalogue:
         """Read every subvolume of the file system, and the sizes that its quota groups know."""
+        if self.mode is not Mode.READ:
+            # What was received just now and is not on the disk yet would seem to change later.
+            self.flush()
         with translating(LocationError, "cannot list the snapshots", self.location):
             found = subvolumes.list_subvolumes(self._fd)
             quota = subvolumes.quota_sizes(self._fd)

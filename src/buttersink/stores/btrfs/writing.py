@@ -13,19 +13,26 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from buttersink.catalogue import Diff, Exactness, Uuid
-from buttersink.errors import NoSpaceError, ReceiveError, ResumeError, StreamError, printable
+from buttersink.errors import (
+    ConflictError,
+    NoSpaceError,
+    ReceiveError,
+    ResumeError,
+    StreamError,
+    printable,
+)
 from buttersink.kernel.ioctl import filesystem_id
 from buttersink.kernel.mounts import PrivateMount, device_of, mount_of
 from buttersink.kernel.subvolumes import join
 from buttersink.stores.btrfs.arrival import Place
-from buttersink.stores.btrfs.directory import open_subvolume, translating
+from buttersink.stores.btrfs.directory import open_subvolume, subvolume_at, translating
 from buttersink.stores.btrfs.index import partial_name
 from buttersink.stores.btrfs.receiving import ReceiveProcess
 from buttersink.stores.btrfs.segmented import SegmentedReceive
 from buttersink.stream import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from buttersink.catalogue import Snapshot
     from buttersink.planner.plan import Step
@@ -87,20 +94,44 @@ class Writer:
             def start(identity: Identity) -> ReceiveProcess:
                 return ReceiveProcess(self._mount, inside, identity, self._fd)
 
+            def prove() -> None:
+                parents = (step.parent,) if step.parent and place.kept is None else ()
+                self._require_unchanged(step, (*parents, *step.clones))
+
             stored = step.size is not None and step.size.exactness is Exactness.STORED
             identity = self._identity(step, snapshot, place)
-            sink = SegmentedReceive(place, diff, identity, start, checksum=stored)
+            sink = SegmentedReceive(place, diff, identity, start, prove, checksum=stored)
             try:
                 yield sink
                 sink.finish()
             finally:
                 sink.abort()
+            prove()
             place.drop_stand_ins()
+
+    def _require_unchanged(self, step: Step, origins: Sequence[Snapshot]) -> None:
+        """
+        Raise `ConflictError` if what a snapshot was made from is not as it was when it was listed.
+
+        Asked afterwards, this also tells what the receiver has found. UUIDs would not: they stay
+        where somebody makes a snapshot writable by the kernel's call.
+        """
+        for origin in (self._index[each.uuid] for each in origins):
+            with self._opened(origin, "cannot look at what it is made from") as fd:
+                found = subvolume_at(fd)
+            if not self._index.is_unchanged(origin, found):
+                raise ConflictError(
+                    "cannot make",
+                    where=step.path,
+                    why=f"{printable(origin.path)}, which it is made from, has just been changed",
+                    hint="Delete that at the destination, and run again.",
+                )
 
     def copy(self, step: Step, snapshot: Snapshot) -> None:
         """Snapshot what lies elsewhere on the file system, keeping its effective UUID."""
         with self._arriving(step, snapshot) as place, self._opened(snapshot) as fd:
             place.snapshot(fd, place.partial, place.received, snapshot.generation)
+            self._require_unchanged(step, (snapshot,))
 
     def release(self, snapshot: Snapshot) -> None:
         """Delete what passed, but not what is not whole; no error if it is not there."""
@@ -141,10 +172,10 @@ class Writer:
                 raise
         if step.replaces is not None:
             self._index.forget(step.replaces)
-        path, invented = place.path, None
         if step.passing:
-            path, invented = place.partial, place.received
-        self._index.add(snapshot, Uuid(info.uuid), info.id, path, invented)
+            self._index.add(snapshot, info, place.partial, place.received)
+        else:
+            self._index.add(snapshot, info, place.path)
 
     def _clear_after(self, error: BaseException, place: Place) -> None:
         """Clear away what did not arrive, and a checkpoint that leads no further."""
@@ -195,10 +226,10 @@ class Writer:
         return invented
 
     @contextmanager
-    def _opened(self, source: Snapshot) -> Iterator[int]:
+    def _opened(self, source: Snapshot, what: str = "cannot copy the snapshot") -> Iterator[int]:
         """Yield a descriptor of a snapshot to copy, wherever it is on the file system."""
         path = self._index.top_path(source)
-        with translating(ReceiveError, "cannot copy the snapshot", path):
+        with translating(ReceiveError, what, path):
             fd = open_subvolume(self._mount.fd, path, source.subvolume_id)
             try:
                 yield fd
