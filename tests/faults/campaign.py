@@ -33,7 +33,7 @@ from tests.faults.checks import (
     residue,
 )
 from tests.faults.kinds import KINDS, Kind, Scene
-from tests.faults.moments import Moment
+from tests.faults.moments import PHASES, Moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,7 +69,8 @@ class Outcome:
 
     Attributes:
         number: With the seed it repeats the run.
-        kind, what: The kind of fault; all of what was chosen.
+        kind, pairing, phase: The kind of fault, to what, when.
+        what: All of what was chosen.
         struck: Whether the run had not ended before its moment came.
         verdict: What was wrong.
 
@@ -77,6 +78,8 @@ class Outcome:
 
     number: int
     kind: str
+    pairing: str
+    phase: str
     what: str
     struck: bool
     status: int
@@ -113,7 +116,7 @@ class Campaign:
         random = Random(f"{self._seed}:{number}")
         moment = self._moment(choice, random)
         self._arena.begin(choice.pairing, choice.beginning, number)
-        scene = Scene(self._arena, choice.pairing, choice.beginning, random)
+        scene = Scene(self._arena, choice.pairing, choice.beginning, moment, random)
         verdict = Verdict()
         mounts, before = mount_points(), outside(self._arena)
         struck, ended = self._strike(scene, choice, moment, verdict, mounts)
@@ -127,7 +130,8 @@ class Campaign:
         self._arena.clear_bucket()
         what = f"{choice}, {moment}"
         seconds = time.monotonic() - started
-        return Outcome(number, choice.kind.name, what, struck, ended.status, seconds, verdict)
+        chosen = (choice.kind.name, str(choice.pairing), moment.phase, what)
+        return Outcome(number, *chosen, struck, ended.status, seconds, verdict)
 
     def _moment(self, choice: Choice, random: Random) -> Moment:
         """Choose a moment of those that a run without a fault has."""
@@ -200,14 +204,28 @@ class Campaign:
             verdict.left.append(f"outside has changed: {now.changes(before)}")
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """Return how many runs of each kind there were and what was wrong, as Markdown."""
-    rows = [("fault", *COLUMNS), ("---", *("---:" for _ in COLUMNS))]
-    for name in dict.fromkeys(kind.name for kind in KINDS):
-        mine = [each for each in outcomes if each.kind == name]
-        rows.append((name, *_counts(mine)))
-    rows.append(("**all**", *_counts(outcomes)))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def tables(outcomes: Sequence[Outcome]) -> str:
+    """Return what came of the faults by kind, and how many there were by moment, as Markdown."""
+    kinds = [
+        (kind.name, *_counts([each for each in outcomes if each.kind == kind.name]))
+        for kind in KINDS
+    ]
+    phases = (*PHASES, "any", "before")
+    moments = [
+        (str(pairing), *(_number(outcomes, str(pairing), phase) for phase in phases))
+        for pairing in PAIRINGS
+    ]
+    by_kind = _table("fault", COLUMNS, [*kinds, ("**all**", *_counts(outcomes))])
+    return f"{by_kind}\n\n{_table('moment', phases, moments)}"
+
+
+def _table(first: str, heads: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [(first, *heads), ("---", *("---:" for _ in heads)), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _number(outcomes: Sequence[Outcome], pairing: str, phase: str) -> str:
+    return f"{sum((each.pairing, each.phase) == (pairing, phase) for each in outcomes):,}"
 
 
 def _counts(outcomes: Sequence[Outcome]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from buttersink.kernel import ioctl
 from buttersink.stream.commands import COMMAND_HEADER, STREAM_HEADER
 from tests.faults.checks import KEPT, processes_of
-from tests.faults.moments import PHASES
+from tests.faults.moments import PHASES, Moment
 from tests.support.loopfs import MIB, CommandError, btrfs, run
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Scene:
     arena: Arena
     pairing: Pairing
     beginning: str
+    moment: Moment
     random: Random
     run: Run | None = None
     spoilt: set[str] = field(default_factory=set)
@@ -135,6 +136,23 @@ def _kind(
 def _killed(scene: Scene) -> Iterator[None]:
     scene.under_way().signal(signal.SIGKILL)
     yield
+
+
+@_kind("SIGKILL, three runs in a row")
+def _killed_again_and_again(scene: Scene) -> Iterator[None]:
+    """Kill the run, with all that it has started, and two more that go on from there."""
+    os.killpg(scene.under_way().pid, signal.SIGKILL)
+    yield
+    for _ in range(2):
+        moment = Moment(scene.moment.phase, scene.random.randint(1, 100), scene.moment.seconds)
+        again = scene.arena.start(scene.pairing, moment)
+        if moment.phase == "any":
+            time.sleep(moment.seconds)
+        elif not again.at_its_moment():
+            again.wait()
+            continue
+        again.signal(signal.SIGKILL)
+        again.wait()
 
 
 @_kind("SIGTERM or SIGINT")
@@ -299,10 +317,14 @@ def _parent_deleted(scene: Scene) -> Iterator[None]:
 
 @_kind("destination parent changed", destination="btrfs", begun=True, phases=BEFORE_COMMITTING)
 def _parent_changed(scene: Scene) -> Iterator[None]:
-    """Make a snapshot writable so that its UUIDs stay, and change it; perhaps hide that."""
+    """
+    Make a snapshot writable so that its UUIDs stay, and change it; perhaps hide that.
+
+    If that was hidden before the destination was listed, nothing on the disk would tell.
+    """
     path = scene.arena.backup / KEPT[-1]
     scene.spoilt.add(path.name)
-    hide = scene.random.random() < 0.5
+    hide = scene.moment.phase == "sending" and scene.random.random() < 0.7
     with _directory(path) as fd:
         ioctl.set_read_only(fd, read_only=False)
         for file in sorted((path / "big").iterdir()):

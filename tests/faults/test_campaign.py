@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.campaign import Outcome, outcome_from, table
+from tests.faults.campaign import Outcome, outcome_from, tables
 from tests.faults.kinds import KINDS, damaged
 from tests.support import streams
 
@@ -51,7 +51,7 @@ def test_no_fault_does_harm(
     outcomes = sorted(campaign(seed, numbers, tmp_path), key=lambda outcome: outcome.number)
     seconds = time.monotonic() - started
     with capsys.disabled():
-        print(f"\n{len(outcomes)} faults of seed {seed} in {seconds:.0f} s\n{table(outcomes)}")  # noqa: T201
+        print(f"\n{len(outcomes)} faults of seed {seed} in {seconds:.0f} s\n{tables(outcomes)}")  # noqa: T201
     wrong = [f"{seed}:{o.number} {o.what}: {o.verdict.all()}" for o in outcomes if o.verdict.all()]
     assert wrong == []
     assert [outcome.number for outcome in outcomes] == list(numbers)
