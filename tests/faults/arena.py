@@ -330,6 +330,7 @@ def tree_digest(directory: Path) -> str:
 def arena(root: Path) -> Iterator[Arena]:
     """Have an arena below an empty directory, all of it in memory, and gone after."""
     with ExitStack() as stack:
+        moments.import_everything()
         stack.enter_context(tmpfs(root))
         host = root / "host.img"
         host.touch()

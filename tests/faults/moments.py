@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import pkgutil
 import select
 import signal
 import sys
@@ -21,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import buttersink
 from buttersink.cli import main
 from buttersink.stores.btrfs import segmented
 from buttersink.stores.s3 import store as s3_store
@@ -189,6 +191,13 @@ class Run:
 def _parsed(counts: bytes) -> dict[str, int]:
     pairs = (line.rpartition(" ") for line in counts.decode().splitlines())
     return {phase: int(number) for phase, _, number in pairs}
+
+
+def import_everything() -> None:
+    """Import all that the command may need, so that each of its processes has it at its start."""
+    for module in pkgutil.walk_packages(buttersink.__path__, "buttersink."):
+        if module.name != "buttersink.__main__":
+            importlib.import_module(module.name)
 
 
 def start(
