@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -284,15 +285,19 @@ def residue(session: int, mounts: frozenset[str]) -> list[str]:
 
 
 def locks(arena: Arena) -> list[str]:
-    """Return that the destination is locked, if it is."""
+    """Return that the destination stays locked, if it does."""
+    deadline = time.monotonic() + LET_GO_SECONDS
     fd = os.open(arena.backup, os.O_RDONLY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return ["the destination is still locked"]
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return []
+            if time.monotonic() > deadline:
+                return ["the destination is still locked"]
+            time.sleep(0.005)
     finally:
         os.close(fd)
-    return []
 
 
 def processes_of(session: int) -> list[str]:

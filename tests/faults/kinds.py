@@ -10,6 +10,7 @@ left is for its next run.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import signal
 import time
@@ -263,14 +264,10 @@ def _bad_blocks(scene: Scene) -> Iterator[None]:
     """Overwrite some data on the disk, which btrfs finds out by its checksums."""
     source = scene.arena.source
     block = scene.random.choice(_blocks(scene.arena.snapshots, scene.beginning))
-    sound = source.copy("sound.img")
-    source.unmount()
-    raw = bytearray(source.image.read_bytes())
-    place = raw.find(block)
-    raw[place : place + BLOCK] = scene.random.randbytes(BLOCK)
-    bad = source.image.with_name("bad.img")
-    bad.write_bytes(raw)
-    source.mount()
+    sound, bad = source.copy("sound.img"), source.copy("bad.img")
+    with bad.open("r+b") as file, mmap.mmap(file.fileno(), 0) as raw:
+        place = raw.find(block)
+        raw[place : place + BLOCK] = scene.random.randbytes(BLOCK)
     source.become(bad)
     yield
     source.become(sound)

@@ -83,11 +83,14 @@ class worker:  # noqa: N801  a context manager
 
     def __init__(self, seed: str, numbers: range, told: Path) -> None:
         private = ("unshare", "--mount", "--propagation", "private")
+        ends_with_us = ("setpriv", "--pdeathsig", "TERM", "--")
         module = (sys.executable, "-m", "tests.faults.campaign")
         which = (numbers.start, numbers.step, numbers.stop)
         with told.open("wb") as output:
             self._process = subprocess.Popen(
-                (*private, *module, seed, *map(str, which)), stdout=output, stderr=output
+                (*ends_with_us, *private, *module, seed, *map(str, which)),
+                stdout=output,
+                stderr=output,
             )
 
     def __enter__(self) -> subprocess.Popen[bytes]:
