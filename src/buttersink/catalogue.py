@@ -159,6 +159,8 @@ class Catalogue:
         diffs: The diffs it holds, with their sizes; empty where any diff can be made.
         partials: What interrupted transfers left inside the location.
         unreadable: Why some of the diffs cannot be read now, and what to do.
+        altered: Paths of received snapshots inside the location whose content was changed since.
+            They are listed as what they are now, by their own UUID.
 
     """
 
@@ -168,3 +170,4 @@ class Catalogue:
     diffs: Mapping[Diff, Size] = field(default_factory=lambda: MappingProxyType({}))
     partials: tuple[Partial, ...] = ()
     unreadable: Mapping[Diff, str] = field(default_factory=lambda: MappingProxyType({}))
+    altered: tuple[bytes, ...] = ()

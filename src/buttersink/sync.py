@@ -43,6 +43,7 @@ class Options:
 def list_store(store: Store, options: Options, reporter: Reporter) -> Catalogue:
     """Return what a store holds; sizes nobody knows are measured, unless they may be left out."""
     found = store.catalogue()
+    _warn(found, reporter)
     listed = [s for s in found.snapshots if not options.plan.excludes(s)]
     sizes: dict[Uuid, Size] = {}
     if store.traits.measures and not options.estimate:
@@ -63,6 +64,8 @@ def list_store(store: Store, options: Options, reporter: Reporter) -> Catalogue:
 def prepare(source: Store, destination: Store, options: Options, reporter: Reporter) -> Plan:
     """Return the plan that makes the destination hold what the source holds; neither changes."""
     here, there = source.catalogue(), destination.catalogue()
+    for found in (here, there):
+        _warn(found, reporter)
     weights = destination.traits.weights
     survey = planner.survey(here, there, options.plan, keeps_diffs=weights.keeps_diffs)
     own = {snapshot.own_uuid for snapshot in here.snapshots}
@@ -84,6 +87,15 @@ def prepare(source: Store, destination: Store, options: Options, reporter: Repor
         estimate=options.estimate,
         clones=clones,
     )
+
+
+def _warn(found: Catalogue, reporter: Reporter) -> None:
+    """Tell of snapshots that are not what they were received as."""
+    for path in found.altered:
+        reporter.note(
+            f"{printable(path)} was changed after it was received, so it is not the snapshot any "
+            "more that it came from"
+        )
 
 
 def plan_clean_up(found: Catalogue) -> Plan:

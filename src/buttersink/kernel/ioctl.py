@@ -169,9 +169,14 @@ def set_read_only(fd: int, *, read_only: bool) -> None:
     fcntl.ioctl(fd, _SUBVOL_SETFLAGS, struct.pack("=Q", _SUBVOL_RDONLY if read_only else 0))
 
 
-def set_received(fd: int, uuid: bytes, stransid: int) -> None:
-    """Set received UUID and sent transaction of a writable subvolume; EROFS for a read-only one."""
-    fcntl.ioctl(fd, _SET_RECEIVED_SUBVOL, _RECEIVED_ARGS.pack(uuid, stransid, 0, 0, 0, 0, 0, 0))
+def set_received(fd: int, uuid: bytes, stransid: int, sent: int = 0) -> None:
+    """
+    Set received UUID and sent transaction of a writable subvolume; EROFS for a read-only one.
+
+    `sent` is a time, in seconds since the epoch, that is kept beside them and means nothing to the
+    kernel.
+    """
+    fcntl.ioctl(fd, _SET_RECEIVED_SUBVOL, _RECEIVED_ARGS.pack(uuid, stransid, 0, sent, 0, 0, 0, 0))
 
 
 def create_snapshot(source_fd: int, directory_fd: int, name: bytes) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from buttersink.kernel import ioctl
 
 # struct btrfs_root_item: generation@160, flags@208, level@238, uuid@247, parent_uuid@263,
-# received_uuid@279, ctransid@295, otransid@303, stransid@311, rtransid@319, ctime@327, otime@339
-_ROOT_ITEM = struct.Struct("<160xQ40xQ22xB8x16s16s16s4Q12xQI")
+# received_uuid@279, ctransid@295, otransid@303, stransid@311, rtransid@319, ctime@327, otime@339,
+# stime@351, rtime@363
+_ROOT_ITEM = struct.Struct("<160xQ40xQ22xB8x16s16s16s4QQ4xQIQ4xQ4x")
 _ROOT_REF = struct.Struct("<QQH")  # struct btrfs_root_ref: dirid, sequence, name_len; then the name
 _QGROUP_INFO = struct.Struct("<8xQ8xQ")  # struct btrfs_qgroup_info_item: rfer@8, excl@24
 _QGROUP_STATUS_FLAGS = struct.Struct("<16xQ")  # struct btrfs_qgroup_status_item: flags@16
@@ -23,6 +24,15 @@ _QGROUP_ON = 0x1  # BTRFS_QGROUP_STATUS_FLAG_ON; RESCAN 2, INCONSISTENT 4, SIMPL
 _QGROUP_STATES = 0xF
 
 _ORPHANS, _ORPHAN_ITEM = 2**64 - 5, 48  # BTRFS_ORPHAN_OBJECTID, BTRFS_ORPHAN_ITEM_KEY
+
+_LATE = 3600
+"""
+Seconds after which nothing is written any more of what `btrfs receive` has received.
+
+It does not wait for the disk before it sets the received UUID, so the transaction that changed the
+content last is a later one. ButterSink does, and says so by setting the time of sending, which is
+nothing to `btrfs receive`: after that any change is one that somebody has made.
+"""
 
 NO_UUID = bytes(16)
 _NO_PLACE = (0, 0, b"")
@@ -45,6 +55,7 @@ class Subvolume(NamedTuple):
         ctransid: Transaction that last changed its content.
         stransid: The sender's ctransid, of a received one.
         created: Nanoseconds since the epoch.
+        altered: Whether its content was changed after it was received, as far as can be told.
 
     """
 
@@ -60,6 +71,7 @@ class Subvolume(NamedTuple):
     ctransid: int
     stransid: int
     created: int
+    altered: bool = False
 
 
 def list_subvolumes(fd: int) -> list[Subvolume]:
@@ -70,7 +82,7 @@ def list_subvolumes(fd: int) -> list[Subvolume]:
     left out. EPERM without CAP_SYS_ADMIN.
     """
     unpack, unpack_ref = _ROOT_ITEM.unpack_from, _ROOT_REF.unpack_from
-    items: dict[int, tuple[int, int, int, bytes, bytes, bytes, int, int, int, int, int, int]] = {}
+    items: dict[int, tuple[Any, ...]] = {}
     places: dict[int, tuple[int, int, bytes]] = {}
     first = (ioctl.FS_TREE, ioctl.ROOT_ITEM, 0)
     last = (ioctl.LAST_SUBVOLUME, ioctl.ROOT_REF, 2**64 - 1)
@@ -89,12 +101,13 @@ def list_subvolumes(fd: int) -> list[Subvolume]:
             uuid, None if parent == NO_UUID else parent,
             None if received == NO_UUID else received, ctransid, stransid,
             seconds * 1_000_000_000 + nanoseconds,
+            received != NO_UUID and ctransid > rtransid and (sent > 0 or changed > arrived + _LATE),
         )
         for number, path in paths.items()
         if number in items
         for (
             generation, flags, level, uuid, parent, received,
-            ctransid, _otransid, stransid, _rtransid, seconds, nanoseconds,
+            ctransid, _otransid, stransid, rtransid, changed, seconds, nanoseconds, sent, arrived,
         ) in (items[number],)
     ]  # fmt: skip
 

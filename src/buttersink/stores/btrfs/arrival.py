@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -256,7 +257,9 @@ class Place(AbstractContextManager["Place"]):
             self._opened(self.partial) as fd,
         ):
             ioctl.set_read_only(fd, read_only=False)
-            ioctl.set_received(fd, snapshot.uuid, snapshot.generation)
+            # A time tells that all was on disk by now: see `altered` in `kernel.subvolumes`.
+            now = max(1, int(time.time()))
+            ioctl.set_received(fd, snapshot.uuid, snapshot.generation, now)
             ioctl.set_read_only(fd, read_only=True)
             info = subvolume_at(fd)
         self._forget_journal()  # before: it would stay beside a snapshot that nobody sends again

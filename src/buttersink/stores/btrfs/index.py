@@ -95,6 +95,7 @@ class Index:
         inside: list[Snapshot] = []
         outside: list[Snapshot] = []
         partials: list[Partial] = []
+        altered: list[bytes] = []
         for each in found:
             below = each.path.startswith(prefix)
             path = each.path[len(prefix) :] if below else each.path
@@ -108,6 +109,8 @@ class Index:
                 self._top_path[each.id] = each.path
                 self._ctransid[each.id] = each.ctransid
                 if below and single in (None, path):
+                    if each.altered:
+                        altered.append(path)
                     inside.append(_snapshot(each, path, quota))
                     self._inside.add(each.id)
                 else:
@@ -119,6 +122,7 @@ class Index:
             outside=tuple(sorted(outside, key=_path)),
             lineage={Uuid(each.uuid): Uuid(each.parent_uuid or NO_UUID) for each in found},
             partials=tuple(sorted(partials, key=_path)),
+            altered=tuple(sorted(altered)),
         )
 
     def __getitem__(self, uuid: Uuid) -> Snapshot:
@@ -200,12 +204,13 @@ def _path(entry: Snapshot | Partial) -> bytes:
 
 def _snapshot(each: Subvolume, path: bytes, quota: Mapping[int, tuple[int, int]]) -> Snapshot:
     size, exclusive = quota.get(each.id, (None, None))
+    received = None if each.altered else each.received_uuid  # it is not that any more
     return Snapshot(
-        Uuid(each.received_uuid or each.uuid),
+        Uuid(received or each.uuid),
         Uuid(each.uuid),
         Uuid(each.parent_uuid) if each.parent_uuid else None,
-        Uuid(each.received_uuid) if each.received_uuid else None,
-        (each.received_uuid and each.stransid) or each.ctransid,
+        Uuid(received) if received else None,
+        (received and each.stransid) or each.ctransid,
         each.created,
         path,
         each.id,
