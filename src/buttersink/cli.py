@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import signal
 import sys
 from contextlib import ExitStack, suppress
@@ -20,7 +21,8 @@ from buttersink.console import Console
 from buttersink.errors import Error, UsageError, printable
 from buttersink.location import parse_location
 from buttersink.planner import PlanOptions
-from buttersink.stores import Cache, Mode, Role, Uploads, open_store
+from buttersink.remote.invocation import SERVER
+from buttersink.stores import Cache, Mode, Remote, Role, Uploads, open_store
 from buttersink.sync import Options, carry_out, list_store, plan_clean_up, prepare
 from buttersink.verdict import Depth
 from buttersink.version import program_version
@@ -40,13 +42,15 @@ Make the read-only btrfs snapshots in DST the same set as in SRC, sending as few
 With one location, list it."""
 
 _EPILOG = """\
-SRC and DST are directories of btrfs file systems, or s3://bucket/prefix/, where differences are
-kept as they are sent. SRC with a slash at its end is every snapshot below; without, it is that one
-snapshot. DST is always a directory: a snapshot SRC/a/b becomes DST/a/b. Snapshots are known by
-their UUIDs, so one that DST holds under another name is not sent again.
+SRC and DST are directories of btrfs file systems, here or, as ssh://user@host/directory/, on
+another host that has buttersink; or s3://bucket/prefix/, where differences are kept as they are
+sent. SRC with a slash at its end is every snapshot below; without, it is that one snapshot. DST is
+always a directory: a snapshot SRC/a/b becomes DST/a/b. Snapshots are known by their UUIDs, so one
+that DST holds under another name is not sent again.
 
 A directory needs root. Exit status: 0 all done, 1 something failed (what did not depend on it was
-done), 2 bad usage, 3 another run is writing to DST, 128+n ended by signal n.
+done), 2 bad usage, 3 another run is writing to DST, 128+n ended by signal n. On another host this
+command runs as buttersink --server --mode r|a|w DIR, and takes no other arguments then.
 
 Examples:
   buttersink /mnt/data/snapshots/                     list, with sizes
@@ -54,6 +58,7 @@ Examples:
   buttersink /mnt/data/snapshots/ /mnt/backup/        send it
   buttersink /mnt/data/snapshots/monday /mnt/backup/  send one snapshot
   buttersink /mnt/data/snapshots/ s3://bucket/home/   upload it
+  buttersink /mnt/data/snapshots/ ssh://host/backup/  send it to another host
   buttersink s3://bucket/home/monday /mnt/restore/    bring one snapshot back
 """
 
@@ -74,6 +79,7 @@ class _Arguments(argparse.Namespace):
     exclude: list[str]
     json: bool
     verify: str | None
+    remote_command: str | None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -158,6 +164,12 @@ def _parser() -> argparse.ArgumentParser:
         "chains: diffs lead to every snapshot; checksums: and each is what was recorded of it; "
         "full: and every byte of it is as it was sent",
     )
+    add(
+        "--remote-command",
+        metavar="WORDS",
+        help="what starts buttersink on the host of an ssh:// location, instead of "
+        "'sudo -n buttersink', or 'buttersink' where the user is root",
+    )
     add("-V", "--version", action=_Version, nargs=0, help="show the version and leave")
     return parser
 
@@ -215,8 +227,8 @@ def _verify(location: AnyLocation, depth: Depth, arguments: _Arguments, console:
     from buttersink.verifying import verify
 
     options = PlanOptions(exclude=_patterns(arguments.exclude))
-    uploads = _uploads(arguments, console)
-    with open_store(location, Mode.READ, Role.LISTING, uploads=uploads) as store:
+    uploads, remote = _uploads(arguments, console), _remote(arguments, console)
+    with open_store(location, Mode.READ, Role.LISTING, uploads=uploads, remote=remote) as store:
         verdict = verify(store, depth, options, console)
         console.verdict(str(location), verdict)
     return 0 if verdict.sound else 1
@@ -226,8 +238,8 @@ def _list(location: AnyLocation, arguments: _Arguments, options: Options, consol
     """List one location; with --delete discard its partial transfers, too."""
     clean = arguments.delete and not arguments.dry_run
     mode, cache = Mode.WRITE if clean else Mode.READ, _cache(arguments, console)
-    uploads = _uploads(arguments, console)
-    with open_store(location, mode, Role.LISTING, cache, uploads) as store:
+    uploads, remote = _uploads(arguments, console), _remote(arguments, console)
+    with open_store(location, mode, Role.LISTING, cache, uploads, remote=remote) as store:
         shown = not (arguments.delete and arguments.json)  # one document, and that tells of the run
         found = list_store(store, options if shown else replace(options, estimate=True), console)
         if shown:
@@ -250,10 +262,13 @@ def _sync(
     mode = Mode.WRITE if arguments.delete else Mode.APPEND
     mode = Mode.READ if arguments.dry_run else mode
     cache, uploads = _cache(arguments, console), _uploads(arguments, console)
+    remote = _remote(arguments, console)
     with ExitStack() as stack:
-        from_store = stack.enter_context(open_store(source, Mode.READ, Role.SOURCE, cache, uploads))
+        from_store = stack.enter_context(
+            open_store(source, Mode.READ, Role.SOURCE, cache, uploads, remote=remote)
+        )
         to_store = stack.enter_context(
-            open_store(destination, mode, Role.DESTINATION, uploads=uploads)
+            open_store(destination, mode, Role.DESTINATION, uploads=uploads, remote=remote)
         )
         plan = prepare(from_store, to_store, options, console)
         console.plan(str(source), str(destination), plan, dry_run=arguments.dry_run)
@@ -262,14 +277,27 @@ def _sync(
 
 
 def _cache(arguments: _Arguments, console: Console) -> Cache | None:
+    directory = _cache_directory()
+    if directory is None:
+        return None
+    return Cache(directory, writable=not arguments.dry_run, tell=console.debug)
+
+
+def _cache_directory() -> bytes | None:
     """Return the user's cache directory, where the XDG base directory specification has it."""
     home = os.environb.get(b"XDG_CACHE_HOME", b"")
     if not os.path.isabs(home):
         home = os.path.join(os.environb.get(b"HOME", b""), b".cache")
-    if not os.path.isabs(home):
-        return None
-    directory = os.path.join(home, b"buttersink")
-    return Cache(directory, writable=not arguments.dry_run, tell=console.debug)
+    return os.path.join(home, b"buttersink") if os.path.isabs(home) else None
+
+
+def _remote(arguments: _Arguments, console: Console) -> Remote:
+    try:
+        words = shlex.split(arguments.remote_command or "")
+    except ValueError as error:
+        where = arguments.remote_command
+        raise UsageError("bad --remote-command", where=where, why=str(error)) from error
+    return Remote(tuple(words), tell=console.debug)
 
 
 def _uploads(arguments: _Arguments, console: Console) -> Uploads:
@@ -349,6 +377,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, by default the process's; return its exit status."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
+    words = sys.argv[1:] if argv is None else argv
+    if SERVER in words:
+        return _serve([os.fsencode(word) for word in words])
     with ExitStack() as stack:
         stdout, stderr = (
             stream or stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
@@ -372,6 +403,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             logfile=logfile,
         )
         return _guarded(arguments, console)
+
+
+def _serve(words: Sequence[bytes]) -> int:
+    """Be the far side of an ssh location; what is asked for by other words is refused."""
+    from buttersink.remote.command import run_server
+
+    try:
+        return run_server(words, os.environ, _cache_directory())
+    except _Terminated as error:
+        return 128 + error.number
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _flush(*streams: TextIO) -> None:

@@ -71,6 +71,14 @@ class PrivilegeError(LocationError):
     """The kernel refuses because the process is not root."""
 
 
+class ProtocolError(LocationError):
+    """The other end of a connection does not speak the protocol, or no version of it in common."""
+
+
+class ConnectionLostError(LocationError):
+    """The connection to another host has ended, and whatever was going on with it."""
+
+
 class ConflictError(Error):
     """The destination path of a snapshot is taken by something else."""
 

@@ -2,7 +2,8 @@
 The word that names a store on the command line, and what it means. No I/O here.
 
 `/path/` is every snapshot below a directory; `/path` as a source is that one snapshot. So it is
-with `s3://bucket/prefix/` and `s3://bucket/prefix/snapshot`.
+with `s3://bucket/prefix/` and `s3://bucket/prefix/snapshot`, and with `ssh://host/path/` and
+`ssh://host/path/snapshot`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from buttersink.errors import UsageError, printable
 
 _SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BUCKET = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/-]*?")  # also an access point's ARN
-_HINT = "Name a directory of a mounted btrfs file system, or s3://bucket/prefix/."
+_AUTHORITY = re.compile(
+    rb"(?:(?P<user>[A-Za-z0-9_.][A-Za-z0-9_.@\\+-]*\$?)@)?"
+    rb"(?P<host>\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)"
+    rb"(?::(?P<port>[0-9]{1,5}))?"
+)
+_HINT = "Name a directory of a mounted btrfs file system, ssh://host/directory/, or s3://bucket/prefix/."
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,44 @@ class S3Location:
         return f"s3://{self.bucket}/{printable(self.prefix)}{slash}"
 
 
-AnyLocation = Location | S3Location
+@dataclass(frozen=True, slots=True)
+class SshLocation:
+    """
+    A directory of a btrfs file system on another host.
+
+    Attributes:
+        user: Who to log in as; empty for whom ssh takes by itself.
+        host: Its name as ssh knows it, or its address; one of version 6 without brackets.
+        port: Of its sshd; None for the one ssh takes by itself.
+        path: Absolute, as given, without a slash at its end (but `/` itself).
+        all_below: Whether it ended with a slash: every snapshot below, not that one snapshot.
+
+    """
+
+    user: str
+    host: str
+    port: int | None
+    path: bytes
+    all_below: bool
+
+    def __str__(self) -> str:
+        slash = "/" if self.all_below and self.path != b"/" else ""
+        return f"{self.authority}{printable(self.path)}{slash}"
+
+    @property
+    def authority(self) -> str:
+        """How the host alone is written: what goes before a path there."""
+        user = f"{self.user}@" if self.user else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ssh://{user}{host}{f':{self.port}' if self.port else ''}"
+
+    def split(self) -> tuple[bytes, bytes]:
+        """Return the directory that a single snapshot lies in, and its name there."""
+        above, _slash, name = self.path.rpartition(b"/")
+        return above or b"/", name
+
+
+AnyLocation = Location | S3Location | SshLocation
 
 
 def parse_location(text: bytes) -> AnyLocation:
@@ -73,6 +116,8 @@ def parse_location(text: bytes) -> AnyLocation:
     scheme = _SCHEME.match(text)
     if scheme and scheme[1].lower() == b"s3":
         return _s3(text, text[scheme.end() :])
+    if scheme and scheme[1].lower() == b"ssh":
+        return _ssh(text, text[scheme.end() :])
     if scheme:
         name = scheme[1].decode("ascii").lower()
         why = f"{name}:// is not one of those this version has"
@@ -103,3 +148,26 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _ssh(text: bytes, rest: bytes) -> SshLocation:
+    """Return the location in `rest`, which is what follows the scheme."""
+    hint = "Write it as ssh://user@host:port/directory/; user and port may be left out."
+    authority, slash, path = rest.partition(b"/")
+    parts = _AUTHORITY.fullmatch(authority)
+    if parts is None:
+        why = "that is no host" if b":" not in authority else "that is no host with a port"
+        raise UsageError("bad ssh location", where=text, why=why, hint=hint)
+    port = int(parts["port"]) if parts["port"] else None
+    if port is not None and not 1 <= port <= 65535:
+        why = "a port is a number from 1 to 65535"
+        raise UsageError("bad ssh location", where=text, why=why, hint=hint)
+    if not slash or b"\0" in path:
+        raise UsageError("bad ssh location", where=text, why="it names no directory", hint=hint)
+    return SshLocation(
+        user=(parts["user"] or b"").decode("ascii"),
+        host=parts["host"].strip(b"[]").decode("ascii"),
+        port=port,
+        path=b"/" + path.rstrip(b"/") if path.strip(b"/") else b"/",
+        all_below=not path.strip(b"/") or path.endswith(b"/"),
+    )

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 from buttersink import planner
 from buttersink.catalogue import Diff, Size
-from buttersink.errors import ConflictError, Error, NoSpaceError, ResumeError, printable
+from buttersink.errors import (
+    ConflictError,
+    ConnectionLostError,
+    Error,
+    NoSpaceError,
+    ResumeError,
+    printable,
+)
 from buttersink.planner.plan import Action, Plan, Step
 from buttersink.progress import Reporter, Transfer
 from buttersink.report import Report, Status, StepResult
@@ -132,7 +139,7 @@ class _Run:
         self._lost: set[Uuid] = set()  # snapshots that will not arrive
         self._passing: dict[Uuid, Step] = {}  # those there now that go again
         self._uses = Counter(step.parent.uuid for step in self._steps if step.parent)
-        self._full = False
+        self._full = self._unreachable = False
         self._started = time.monotonic()
 
     def transfer(self) -> None:
@@ -160,7 +167,7 @@ class _Run:
                 self._release(parent.uuid)
 
     def _release(self, uuid: Uuid) -> None:
-        if uuid not in self._passing:
+        if uuid not in self._passing or self._unreachable:
             return
         try:
             self._destination.release(self._passing[uuid])
@@ -189,6 +196,7 @@ class _Run:
             except Error as failure:
                 error = failure
                 self._full = self._full or isinstance(failure, NoSpaceError)
+                self._unreachable = self._unreachable or isinstance(failure, ConnectionLostError)
             self._reporter.transfer_ended(transfer, error)
         if error or why_not:
             self._lost.add(transfer.uuid)
@@ -213,6 +221,8 @@ class _Run:
     def _why_not(self, step: Step) -> str:
         if step.parent is not None and step.parent.uuid in self._lost:
             return "the snapshot it starts from did not arrive"
+        if self._unreachable:
+            return "the connection is lost"
         if self._full and step.action is Action.SEND:
             return "the destination is full"
         return ""
@@ -258,7 +268,7 @@ class _Run:
         elif doomed:
             for step in doomed:
                 self._remove(step)
-        if self._results or self._removed:
+        if (self._results or self._removed) and not self._unreachable:
             self._destination.flush()
 
     def _remove(self, step: Step) -> None:
@@ -268,6 +278,7 @@ class _Run:
             else:
                 self._destination.delete(step)
         except Error as error:
+            self._unreachable = self._unreachable or isinstance(error, ConnectionLostError)
             self._errors.append(str(error))
             self._reporter.failed(error)
         else:

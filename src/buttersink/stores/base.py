@@ -119,6 +119,21 @@ class Uploads:
     tell: Callable[[str], None] = _tell_nobody
 
 
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """
+    How another host is reached.
+
+    Attributes:
+        command: Words that start ButterSink there; none for the usual.
+        tell: Is told what is there, and what ssh says.
+
+    """
+
+    command: tuple[str, ...] = ()
+    tell: Callable[[str], None] = _tell_nobody
+
+
 class Sink(Protocol):
     """
     Where the bytes of one diff go.

@@ -24,7 +24,7 @@ from buttersink.catalogue import (
 from buttersink.kernel.subvolumes import NO_UUID, join
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from buttersink.kernel.ioctl import SubvolumeInfo
     from buttersink.kernel.subvolumes import Subvolume
@@ -64,6 +64,8 @@ class Index:
     """
     The subvolumes of one file system, seen from a directory of it.
 
+    Where it is confined, what lies outside of the directory does not exist for whoever looks.
+
     Attributes:
         directory: Path of that directory from the top level.
         received: Numbers of the subvolumes that have a received UUID, by that.
@@ -76,6 +78,8 @@ class Index:
         quota: Mapping[int, tuple[int, int]],
         directory: bytes,
         single: bytes | None,
+        *,
+        confined: bool = False,
     ) -> None:
         self.directory = directory
         self.received: dict[bytes, set[int]] = {}
@@ -83,13 +87,15 @@ class Index:
         self._top_path: dict[int, bytes] = {}
         self._ctransid: dict[int, int] = {}
         self._inside: set[int] = set()
-        self._arrange(found, quota, single)
+        self._arrange(found, quota, single, confined=confined)
 
     def _arrange(
         self,
         found: list[Subvolume],
         quota: Mapping[int, tuple[int, int]],
         single: bytes | None,
+        *,
+        confined: bool,
     ) -> None:
         prefix = self.directory + b"/" if self.directory else b""
         inside: list[Snapshot] = []
@@ -105,6 +111,8 @@ class Index:
                 if below and single is None:
                     size = quota[each.id][0] if each.id in quota else None
                     partials.append(Partial(path, uuid, each.created, each.id, size))
+            elif confined and not below:
+                continue
             elif each.read_only and each.path and each.uuid != NO_UUID:
                 self._top_path[each.id] = each.path
                 self._ctransid[each.id] = each.ctransid
@@ -117,10 +125,11 @@ class Index:
                     outside.append(_snapshot(each, each.path, quota))
         for snapshot in (*sorted(inside, key=_preference), *sorted(outside, key=_preference)):
             self._by_uuid.setdefault(snapshot.uuid, []).append(snapshot)
+        lineage = {Uuid(each.uuid): Uuid(each.parent_uuid or NO_UUID) for each in found}
         self.catalogue = Catalogue(
             snapshots=tuple(sorted(inside, key=_path)),
             outside=tuple(sorted(outside, key=_path)),
-            lineage={Uuid(each.uuid): Uuid(each.parent_uuid or NO_UUID) for each in found},
+            lineage=_ancestry((*inside, *outside), lineage) if confined else lineage,
             partials=tuple(sorted(partials, key=_path)),
             altered=tuple(sorted(altered)),
         )
@@ -191,6 +200,16 @@ class Index:
         for snapshot in self._by_uuid.get(uuid, ())[:1]:
             if snapshot.received_uuid not in (None, uuid):
                 self.forget(snapshot)
+
+
+def _ancestry(snapshots: Iterable[Snapshot], lineage: dict[Uuid, Uuid]) -> dict[Uuid, Uuid]:
+    """Return of a lineage what leads to these snapshots."""
+    found: dict[Uuid, Uuid] = {}
+    for snapshot in snapshots:
+        uuid = snapshot.own_uuid
+        while uuid in lineage and uuid not in found:
+            found[uuid] = uuid = lineage[uuid]
+    return found
 
 
 def _preference(snapshot: Snapshot) -> tuple[bool, int]:

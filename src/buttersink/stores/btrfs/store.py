@@ -62,15 +62,27 @@ _LITTLE = 16 * 1024  # bytes of such a stream that the kernel may make in vain
 
 
 class BtrfsStore(Store):
-    """Snapshots below one directory of a mounted btrfs file system, or a single one of them."""
+    """
+    Snapshots below one directory of a mounted btrfs file system, or a single one of them.
+
+    Confined, for whoever is trusted with that directory alone, it neither lists nor uses what lies
+    elsewhere on the file system, and a single snapshot is no link to another place.
+    """
 
     traits = Traits(measures=True, clones=True)
 
     def __init__(
-        self, location: Location, mode: Mode, role: Role, cache: Cache | None = None
+        self,
+        location: Location,
+        mode: Mode,
+        role: Role,
+        cache: Cache | None = None,
+        *,
+        confined: bool = False,
     ) -> None:
         super().__init__(str(location), mode)
         self._single: bytes | None = None
+        self._confined = confined
         if role is not Role.DESTINATION and not location.all_below:
             location = self._resolve_single(location, required=role is Role.SOURCE)
         self._fd, self._missing = open_location(location, mode, role)
@@ -88,7 +100,10 @@ class BtrfsStore(Store):
     def _resolve_single(self, location: Location, *, required: bool) -> Location:
         """Return the location above a single snapshot, having noted its name."""
         path = os.path.realpath(location.directory)
-        if _is_snapshot(path):
+        if self._confined:
+            above, name = location.split()
+            path = os.path.join(os.path.realpath(above), name)
+        if _is_snapshot(path, follow=not self._confined):
             above, self._single = os.path.split(path)
             return type(location)(above, all_below=True)
         if required:
@@ -126,7 +141,7 @@ class BtrfsStore(Store):
             here = subvolumes.directory_from_top(self._fd, os.fstat(self._fd).st_ino, found)
         directory = subvolumes.join(here, self._missing)
         self._close_what_knows_the_index()
-        self._index = Index(found, quota, directory, self._single)
+        self._index = Index(found, quota, directory, self._single, confined=self._confined)
         listed = self._index.catalogue
         return replace(listed, partials=tuple(map(self._with_size, listed.partials)))
 
@@ -368,9 +383,10 @@ class BtrfsStore(Store):
             libc.sync_filesystem(self._fd)
 
 
-def _is_snapshot(path: bytes) -> bool:
+def _is_snapshot(path: bytes, *, follow: bool) -> bool:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     with translating(LocationError, "cannot open the location", path):
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(path, flags)
     try:
         return subvolume_at(fd).read_only
     except OSError:  # a directory, or no btrfs at all

@@ -1,0 +1,1 @@
+"""A store on another host: what travels between the two ButterSinks, and who serves it there."""
