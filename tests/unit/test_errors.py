@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from buttersink import errors
 from buttersink.errors import (
     ConflictError,
+    ConnectionLostError,
     DeleteError,
     Error,
     LocationError,
@@ -18,6 +19,7 @@ from buttersink.errors import (
     NoSpaceError,
     PlanError,
     PrivilegeError,
+    ProtocolError,
     ReceiveError,
     RefusedError,
     ResumeError,
@@ -34,6 +36,8 @@ EXIT_CODES = {
     LockedError: 3,
     LocationError: 1,
     PrivilegeError: 1,
+    ProtocolError: 1,
+    ConnectionLostError: 1,
     ConflictError: 1,
     RefusedError: 1,
     PlanError: 1,

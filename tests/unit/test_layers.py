@@ -26,21 +26,34 @@ TOP = Path(buttersink.__file__).parent
 LAYERS = [  # from top to bottom; those on one line are side by side; a dot stands for a package
     [r"buttersink", r"buttersink\.__main__"],
     [r"buttersink\.cli", r"buttersink\.utilities(\..*)?"],
-    [r"buttersink\.console", r"buttersink\.sync", r"buttersink\.verifying"],
+    [
+        r"buttersink\.console",
+        r"buttersink\.sync",
+        r"buttersink\.verifying",
+        r"buttersink\.remote\.(command|server|holdings)",
+    ],
     [r"buttersink\.drawing", r"buttersink\.sizing"],
     [r"buttersink\.wording"],
     [r"buttersink\.(report|verdict)"],
     [r"buttersink\.stores"],
-    [r"buttersink\.stores\.btrfs(\..*)?", r"buttersink\.stores\.s3(\..*)?"],
+    [
+        r"buttersink\.stores\.btrfs(\..*)?",
+        r"buttersink\.stores\.s3(\..*)?",
+        r"buttersink\.stores\.ssh(\..*)?",
+    ],
+    [r"buttersink\.remote(\.(connection|hello|invocation|protocol|values))?"],
     [r"buttersink\.stores\.base"],
     [r"buttersink\.planner(\..*)?", r"buttersink\.kernel(\..*)?", r"buttersink\.stream(\..*)?"],
     [r"buttersink\.(catalogue|location|progress|workers)"],
     [r"buttersink\.errors", r"buttersink\.version"],
 ]
-PURE = r"buttersink\.((planner|stream)(\..*)?|catalogue|location|report|verdict)"
+PURE = (
+    r"buttersink\.((planner|stream)(\..*)?|catalogue|location|report|verdict|"
+    r"remote\.(hello|holdings|invocation|protocol|values)|stores\.ssh\.diagnosis)"
+)
 OUTSIDE_WORLD = {"os", "subprocess", "socket", "fcntl", "ctypes", "io"}
 BELOW_SYNC = (
-    r"buttersink\.((stores|planner|kernel|stream)(\..*)?"
+    r"buttersink\.((stores|remote|planner|kernel|stream)(\..*)?"
     r"|catalogue|location|progress|workers|errors)"
 )
 WRITES_TO_THE_SCREEN = r"buttersink\.(cli|console|utilities\..*)"

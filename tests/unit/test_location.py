@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from buttersink.errors import UsageError
-from buttersink.location import Location, S3Location, parse_location
+from buttersink.location import Location, S3Location, SshLocation, parse_location
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_path_names_a_directory(text: bytes, directory: bytes, all_below: bool
 @pytest.mark.parametrize(
     ("text", "scheme"),
     [
-        (b"ssh://host/dir/", "ssh"),
+        (b"scp://host/dir/", "scp"),
         (b"btrfs:///mnt/", "btrfs"),
         (b"x-y+z.1://\xff\n", "x-y+z.1"),
     ],
@@ -112,3 +112,86 @@ def test_a_bucket_and_prefix(text: bytes, location: S3Location, shown: str | Non
 def test_what_no_bucket_or_key_can_be_is_bad_usage(text: bytes) -> None:
     with pytest.raises(UsageError, match="s3://bucket/prefix/"):
         parse_location(text)
+
+
+class TestSsh:
+    @pytest.mark.parametrize(
+        ("text", "location", "shown"),
+        [
+            (b"ssh://h/p/", SshLocation("", "h", None, b"/p", all_below=True), "ssh://h/p/"),
+            (b"ssh://h/p/q", SshLocation("", "h", None, b"/p/q", all_below=False), "ssh://h/p/q"),
+            (b"ssh://h/", SshLocation("", "h", None, b"/", all_below=True), "ssh://h/"),
+            (b"ssh://h//", SshLocation("", "h", None, b"/", all_below=True), "ssh://h/"),
+            (b"SSH://h/p//", SshLocation("", "h", None, b"/p", all_below=True), "ssh://h/p/"),
+            (
+                b"ssh://me@h.example:2222/p/",
+                SshLocation("me", "h.example", 2222, b"/p", all_below=True),
+                "ssh://me@h.example:2222/p/",
+            ),
+            (
+                b"ssh://me@dom@h/p/",
+                SshLocation("me@dom", "h", None, b"/p", all_below=True),
+                "ssh://me@dom@h/p/",
+            ),
+            (
+                b"ssh://[fe80::1%eth0]:22/p",
+                SshLocation("", "fe80::1%eth0", 22, b"/p", all_below=False),
+                "ssh://[fe80::1%eth0]:22/p",
+            ),
+            (
+                b"ssh://h/a b%20\n\xff/",
+                SshLocation("", "h", None, b"/a b%20\n\xff", all_below=True),
+                r"ssh://h/a b%20\n\xff/",
+            ),
+            (b"ssh://h/-n", SshLocation("", "h", None, b"/-n", all_below=False), "ssh://h/-n"),
+        ],
+    )
+    def test_names_a_directory_there(self, text: bytes, location: SshLocation, shown: str) -> None:
+        assert parse_location(text) == location
+        assert str(location) == shown
+
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            (b"ssh://", "no host"),
+            (b"ssh:///p/", "no host"),
+            (b"ssh://h", "no directory"),
+            (b"ssh://me@h:22", "no directory"),
+            (b"ssh://h/\0", "no directory"),
+            (b"ssh://-oProxyCommand=x/p/", "no host"),
+            (b"ssh://-l@h/p/", "no host"),
+            (b"ssh://@h/p/", "no host"),
+            (b"ssh://a b/p/", "no host"),
+            (b"ssh://h;id/p/", "no host"),
+            (b"ssh://$(id)/p/", "no host"),
+            (b"ssh://h\n/p/", "no host"),
+            (b"ssh://\xff/p/", "no host"),
+            (b"ssh://h:/p/", "no host with a port"),
+            (b"ssh://h:x/p/", "no host with a port"),
+            (b"ssh://h:0/p/", "from 1 to 65535"),
+            (b"ssh://h:65536/p/", "from 1 to 65535"),
+            (b"ssh://h:123456/p/", "no host with a port"),
+            (b"ssh://fe80::1/p/", "no host with a port"),
+            (b"ssh://[fe80::1/p/", "no host with a port"),
+            (b"ssh://[-x]/p/", "no host"),
+        ],
+    )
+    def test_what_is_none_is_bad_usage(self, text: bytes, why: str) -> None:
+        with pytest.raises(UsageError, match=why) as refusal:
+            parse_location(text)
+        assert "ssh://user@host:port/directory/" in refusal.value.hint
+
+    @pytest.mark.parametrize(
+        ("text", "above", "name"),
+        [
+            (b"ssh://h/a/b", b"/a", b"b"),
+            (b"ssh://h/b", b"/", b"b"),
+            (b"ssh://h/a//b", b"/a/", b"b"),
+        ],
+    )
+    def test_a_single_snapshot_lies_in_a_directory(
+        self, text: bytes, above: bytes, name: bytes
+    ) -> None:
+        location = parse_location(text)
+        assert isinstance(location, SshLocation)
+        assert location.split() == (above, name)
