@@ -97,7 +97,8 @@ class TestDecoder:
             frames(started(), bytes(raw) + bytes(20))
 
     @pytest.mark.parametrize(
-        "banner", [b"Welcome!\n", b"\n", b"buttersink-protocol\r\n", b"\0", MAGIC[1:], b"buttersunk"]
+        "banner",
+        [b"Welcome!\n", b"\n", b"buttersink-protocol\r\n", b"\0", MAGIC[1:], b"buttersunk"],
     )
     def test_tells_a_banner_from_the_program(self, banner: bytes) -> None:
         with pytest.raises(ForeignBytesError) as found:
@@ -120,8 +121,12 @@ class TestJson:
 
     @pytest.mark.parametrize(
         "raw",
-        [b"", b"{", b"[]", b"1", b"null", b'"x"', b"\xff", b"[" * 100_000, b'{"a":' * 100_000]
-        + [b'{"a": ' + b"9" * 5000 + b"}"],
+        [
+            *(b"", b"{", b"[]", b"1", b"null", b'"x"', b"\xff"),
+            pytest.param(b"[" * 100_000, id="deep list"),
+            pytest.param(b'{"a":' * 100_000, id="deep object"),
+            pytest.param(b'{"a": ' + b"9" * 5000 + b"}", id="long number"),
+        ],
     )
     def test_that_is_none_is_refused(self, raw: bytes) -> None:
         with pytest.raises(ProtocolError, match="damaged message"):
@@ -147,5 +152,7 @@ class TestVersions:
     ) -> None:
         with pytest.raises(ProtocolError) as refusal:
             agree(Versions(*mine), Versions(*theirs), "ssh://h/p/")
-        assert str(refusal.value).startswith("the versions of buttersink are too far apart: ssh://h")
+        assert str(refusal.value).startswith(
+            "the versions of buttersink are too far apart: ssh://h"
+        )
         assert refusal.value.hint == f"Upgrade buttersink {upgrade}."
