@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buttersink import errors
-from buttersink.catalogue import Diff, Exactness, Measurement, Partial, Size, Snapshot, Uuid
+from buttersink.catalogue import (
+    Diff,
+    Exactness,
+    Measurement,
+    Partial,
+    Size,
+    Snapshot,
+    Uuid,
+    uuid_text,
+)
 from buttersink.errors import Error, ProtocolError
 from buttersink.planner.plan import Action, Step
 from buttersink.remote import values
@@ -224,7 +233,7 @@ leaves = (
     | st.integers()
     | st.floats()
     | st.text(max_size=5)
-    | uuids.map(values.uuid_text)
+    | uuids.map(uuid_text)
 )
 KEYS = """
 uuid own parent received generation created path id size exclusive modified to from clones diff

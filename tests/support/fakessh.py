@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 _SCRIPT = """\
 #!/bin/sh
@@ -21,8 +21,8 @@ _SCRIPT = """\
 for word; do [ "$word" = -G ] && { echo "user USER"; exit 0; }; done
 while [ "$1" != -- ]; do shift; done
 BEFORE
-cd /
 unset SUDO_UID SUDO_USER SSH_ORIGINAL_COMMAND
+export PYTHONPATH=CHECKOUT/src:CHECKOUT
 exec env SETTINGS sh -c "$3"
 """
 
@@ -47,8 +47,10 @@ def fake_ssh(
 
     """
     directory.mkdir(exist_ok=True)
+    checkout = os.fspath(Path(__file__).parents[2])
     words = " ".join(f"{name}={value}" for name, value in (settings or {}).items())
     script = _SCRIPT.replace("USER", user, 1).replace("BEFORE", before).replace("SETTINGS", words)
+    script = script.replace("CHECKOUT", checkout)
     _executable(directory / "ssh", script)
     there = program or f"{sys.executable} -m buttersink"
     _executable(directory / "buttersink", f'#!/bin/sh\nexec {there} "$@"\n')

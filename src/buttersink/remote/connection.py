@@ -50,6 +50,7 @@ class Connection:
 
     Attributes:
         name: What a person calls the other side.
+        torn: Whether a frame was begun and not ended, by an interruption: nothing can follow it.
 
     """
 
@@ -64,7 +65,7 @@ class Connection:
         self._decoder = Decoder()
         self._waiting: deque[Frame] = deque()
         self._ended = False  # nothing more will come
-        self._torn = False  # a frame was begun and not ended: an interruption
+        self.torn = False
         self._writing = threading.Lock()
         self._sent_at = self._heard_at = time.monotonic()
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
@@ -100,7 +101,7 @@ class Connection:
         try:
             poll = select.poll()
             poll.register(self._write_fd, select.POLLOUT)
-            if not self._torn and poll.poll(0):
+            if not self.torn and poll.poll(0):
                 with suppress(OSError, ConnectionLostError):
                     os.write(self._write_fd, encode(Kind.ALIVE))
             self._sent_at = time.monotonic()
@@ -124,9 +125,9 @@ class Connection:
             self.send(Kind.DATA, chunk[start : start + MAX_PAYLOAD])
 
     def _write(self, parts: list[bytes | memoryview]) -> None:
-        if self._torn:
+        if self.torn:
             raise self._lost("it was broken off")
-        self._torn = True
+        self.torn = True
         while parts:
             try:
                 count = os.writev(self._write_fd, parts)
@@ -139,7 +140,7 @@ class Connection:
                 count -= len(parts.pop(0))
             if count:
                 parts[0] = memoryview(parts[0])[count:]
-        self._torn = False
+        self.torn = False
         self._sent_at = time.monotonic()
 
     def _wait_to_write(self) -> None:

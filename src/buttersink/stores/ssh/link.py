@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from buttersink.stores.base import Remote
 
 _LOGIN_SECONDS = 300.0  # somebody may have to type a passphrase
+_LAST_SECONDS = 3.0  # that ssh has to say why it ends
 
 
 class Link:
@@ -125,7 +126,7 @@ class Link:
         words = self.connection.last_words()
         if words is not None:
             return self._told_of(words)
-        status = self._process.wait()
+        status = self._process.wait(_LAST_SECONDS)
         if self._reached:
             return lost(self._where, self._process.said, error.why)
         user = f"{self._place.user}@" if self._place.user else ""
@@ -158,6 +159,8 @@ class Link:
 
     def cancel(self) -> None:
         """Have the far side stop what it is doing, and wait until it has."""
+        if self.connection.torn:
+            return  # then it stops when the connection ends
         with suppress(Error):
             self.send(Kind.CANCEL)
             while self.next().kind is not Kind.END:
@@ -246,7 +249,7 @@ class Upload:
         """Say that no more comes, unless all has, and wait until the far side is done with it."""
         if self._finished:
             return
-        if self._refused:
+        if self._refused and not self._link.connection.torn:
             with suppress(Error):
                 self._link.send(Kind.CANCEL)
         else:
