@@ -48,10 +48,10 @@ class RawClient:
 
     def greet(self, **wish: object) -> tuple[Kind, Any]:
         """Say hello and wish for something; return how the server answers that."""
-        usual = {"mode": "r", "role": "listing", "single": None, "all_below": True}
-        hello = {"versions": [1, 1], "program": program_version(), "kernel": "6"}
+        wish = {"mode": "r", "role": "listing", "single": None, "all_below": True, **wish}
+        hello = {"versions": [1, 1], "program": program_version(), "kernel": "6", "wish": wish}
         self.raw(MAGIC)
-        self.send(Kind.HELLO, {**hello, "wish": {**usual, **wish}})
+        self.send(Kind.HELLO, hello)
         assert self.next()[0] is Kind.HELLO
         return self.next()
 

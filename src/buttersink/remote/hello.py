@@ -102,11 +102,9 @@ class Hello:
 
 
 def _versions(fields: Fields) -> Versions:
-    numbers = fields.items("versions")
-    if len(numbers) == 2 and all(isinstance(each, int) for each in numbers):
-        least, most = (int(str(each)) for each in numbers)
-        if 0 < least <= most < _MOST_VERSIONS:
-            return Versions(least, most)
+    numbers = fields.numbers("versions", _MOST_VERSIONS)
+    if len(numbers) == 2 and 0 < numbers[0] <= numbers[1]:
+        return Versions(*numbers)
     raise ProtocolError("damaged message", why="it names no versions of the protocol")
 
 

@@ -78,6 +78,8 @@ def serve(invocation: Invocation, around: Surroundings, read_fd: int, write_fd: 
     try:
         session.run()
     except Error as error:
+        with suppress(Error):  # it may be gone
+            connection.send_json(Kind.ERROR, values.error_json(error))
         around.log(f"ends: {error}")
         return error.exit_code
     except BaseException as error:
@@ -167,9 +169,7 @@ class _Session:
         self._busy = True
         try:
             answer = act()
-        except (ConnectionLostError, ProtocolError) as error:
-            with suppress(Error):
-                self._connection.send_json(Kind.ERROR, values.error_json(error))
+        except (ConnectionLostError, ProtocolError):
             raise
         except Error as error:
             self._around.log(f"{'refused' if isinstance(error, UsageError) else 'failed'}: {error}")

@@ -102,6 +102,10 @@ class Fields:
         """Return such a number, or None where it is missing."""
         return None if self.raw(key) is None else self.number(key, most)
 
+    def numbers(self, key: str, most: int = _MOST) -> tuple[int, ...]:
+        """Return a list of such numbers."""
+        return tuple(_number(each, most) for each in self.items(key))
+
     def flag(self, key: str) -> bool:
         """Return true or false; false where it is missing."""
         value = self.raw(key)
