@@ -19,6 +19,7 @@ from buttersink.errors import (
     ConnectionLostError,
     Error,
     NoSpaceError,
+    ProtocolError,
     ResumeError,
     printable,
 )
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from buttersink.catalogue import Catalogue, Snapshot, Uuid
     from buttersink.stores.base import Store
     from buttersink.stream import Checkpoint
+
+_NO_CONNECTION = (ConnectionLostError, ProtocolError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +170,12 @@ class _Run:
                 self._release(parent.uuid)
 
     def _release(self, uuid: Uuid) -> None:
-        if uuid not in self._passing or self._unreachable:
+        if uuid not in self._passing:
             return
         try:
             self._destination.release(self._passing[uuid])
         except Error as error:
-            self._errors.append(str(error))
-            self._reporter.failed(error)
+            self._tell(error)
         del self._passing[uuid]  # not where an interruption has kept it from going
 
     def _without_lost(self, step: Step) -> Step:
@@ -196,7 +198,7 @@ class _Run:
             except Error as failure:
                 error = failure
                 self._full = self._full or isinstance(failure, NoSpaceError)
-                self._unreachable = self._unreachable or isinstance(failure, ConnectionLostError)
+                self._unreachable = self._unreachable or isinstance(failure, _NO_CONNECTION)
             self._reporter.transfer_ended(transfer, error)
         if error or why_not:
             self._lost.add(transfer.uuid)
@@ -268,8 +270,19 @@ class _Run:
         elif doomed:
             for step in doomed:
                 self._remove(step)
-        if (self._results or self._removed) and not self._unreachable:
-            self._destination.flush()
+        if self._results or self._removed:
+            try:
+                self._destination.flush()
+            except _NO_CONNECTION as error:
+                self._tell(error)
+
+    def _tell(self, error: Error) -> None:
+        """Report what failed beside the transfers; a lost connection once is enough."""
+        lost = isinstance(error, _NO_CONNECTION)
+        if not (lost and self._unreachable):
+            self._errors.append(str(error))
+            self._reporter.failed(error)
+        self._unreachable = self._unreachable or lost
 
     def _remove(self, step: Step) -> None:
         try:
@@ -278,9 +291,7 @@ class _Run:
             else:
                 self._destination.delete(step)
         except Error as error:
-            self._unreachable = self._unreachable or isinstance(error, ConnectionLostError)
-            self._errors.append(str(error))
-            self._reporter.failed(error)
+            self._tell(error)
         else:
             self._removed.append(step.path)
             self._reporter.removed(step.path)

@@ -50,7 +50,8 @@ class Connection:
 
     Attributes:
         name: What a person calls the other side.
-        torn: Whether a frame was begun and not ended, by an interruption: nothing can follow it.
+        broken: Whether nothing can follow: the other side is gone, or an interruption has left a
+            frame that was begun and not ended.
 
     """
 
@@ -65,7 +66,7 @@ class Connection:
         self._decoder = Decoder()
         self._waiting: deque[Frame] = deque()
         self._ended = False  # nothing more will come
-        self.torn = False
+        self.broken = False
         self._writing = threading.Lock()
         self._sent_at = self._heard_at = time.monotonic()
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
@@ -101,7 +102,7 @@ class Connection:
         try:
             poll = select.poll()
             poll.register(self._write_fd, select.POLLOUT)
-            if not self.torn and poll.poll(0):
+            if not self.broken and poll.poll(0):
                 with suppress(OSError, ConnectionLostError):
                     os.write(self._write_fd, encode(Kind.ALIVE))
             self._sent_at = time.monotonic()
@@ -125,9 +126,9 @@ class Connection:
             self.send(Kind.DATA, chunk[start : start + MAX_PAYLOAD])
 
     def _write(self, parts: list[bytes | memoryview]) -> None:
-        if self.torn:
-            raise self._lost("it was broken off")
-        self.torn = True
+        if self.broken:
+            raise self._lost("it has ended before")
+        self.broken = True
         while parts:
             try:
                 count = os.writev(self._write_fd, parts)
@@ -140,7 +141,7 @@ class Connection:
                 count -= len(parts.pop(0))
             if count:
                 parts[0] = memoryview(parts[0])[count:]
-        self.torn = False
+        self.broken = False
         self._sent_at = time.monotonic()
 
     def _wait_to_write(self) -> None:
@@ -245,6 +246,7 @@ class Connection:
         )
 
     def _lost(self, why: str) -> ConnectionLostError:
+        self.broken = True
         return ConnectionLostError("the connection is lost", where=self.name, why=why)
 
     def _silent(self, seconds: float) -> ConnectionLostError:

@@ -111,6 +111,9 @@ class Link:
                 frame = self.connection.receive(patience)
             except ConnectionLostError as error:
                 raise self.why_lost(error) from error
+            except ProtocolError:
+                self.connection.broken = True
+                raise
             if frame.kind is Kind.NOTE:
                 self._tell(Fields(parse_json(frame.payload)).text("text"))
             elif frame.kind is Kind.ERROR:
@@ -159,7 +162,7 @@ class Link:
 
     def cancel(self) -> None:
         """Have the far side stop what it is doing, and wait until it has."""
-        if self.connection.torn:
+        if self.connection.broken:
             return  # then it stops when the connection ends
         with suppress(Error):
             self.send(Kind.CANCEL)
@@ -249,7 +252,7 @@ class Upload:
         """Say that no more comes, unless all has, and wait until the far side is done with it."""
         if self._finished:
             return
-        if self._refused and not self._link.connection.torn:
+        if self._refused and not self._link.connection.broken:
             with suppress(Error):
                 self._link.send(Kind.CANCEL)
         else:
