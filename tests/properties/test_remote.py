@@ -184,6 +184,17 @@ class TestTravel:
         assert found.exit_code == error.exit_code
 
 
+@given(st.lists(st.text(max_size=3000), max_size=400))
+def test_a_list_travels_in_messages_that_are_not_too_long(texts: list[str]) -> None:
+    entries = [{"path": text * 100} for text in texts]
+    found = list(values.batches(entries))
+    assert [entry for batch in found for entry in batch] == entries
+    assert all(batch for batch in found)
+    for batch in found:
+        if len(batch) > 1:
+            encode(Kind.ITEM, json_bytes({"snapshots": batch}))
+
+
 class TestPath:
     @given(st.binary(max_size=12))
     def test_is_taken_only_if_it_leads_down(self, path: bytes) -> None:

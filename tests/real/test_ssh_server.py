@@ -202,6 +202,13 @@ class TestPlace:
             assert client.next()[0] in (Kind.ERROR, Kind.END)
             assert_over(client)
 
+    @pytest.mark.parametrize("role", ["listing", "destination"])
+    def test_a_single_snapshot_that_is_no_source(self, place: Path, role: str) -> None:
+        with raw_client(place, "w", SUDO) as client:
+            answer = client.greet(mode="w", role=role, single="mine", all_below=False)
+            refused(answer, "ProtocolError", "that is no source")
+            assert_over(client)
+
     def test_a_link_as_the_single_snapshot(self, place: Path) -> None:
         (place.parent / "elsewhere").mkdir()
         (place.parent / "elsewhere" / "link").symlink_to(place / "mine")

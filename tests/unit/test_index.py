@@ -61,8 +61,9 @@ def index(
     directory: bytes = b"snaps",
     single: bytes | None = None,
     quota: Mapping[int, tuple[int, int]] | None = None,
+    confined: bool = False,
 ) -> Index:
-    return Index(list(found), quota or {}, directory, single)
+    return Index(list(found), quota or {}, directory, single, confined=confined)
 
 
 def paths(snapshots: tuple[Snapshot, ...]) -> list[bytes]:
@@ -357,6 +358,63 @@ class TestLineage:
         """So that the planner knows it has no origin, and does not search for one."""
         found = index(subvolume(256, b"live", read_only=False))
         assert dict(found.catalogue.lineage) == {uuid(256): NOTHING}
+
+
+class TestConfined:
+    """For a user who is trusted with one directory alone."""
+
+    @pytest.fixture
+    def found(self) -> Index:
+        return index(
+            subvolume(250, b"elsewhere/root"),
+            subvolume(256, b"live", parent=250, read_only=False),
+            subvolume(257, b"snaps/a", parent=256),
+            subvolume(258, b"elsewhere/b", parent=256, received=9),
+            subvolume(259, b"snapshots/c", parent=256),
+            subvolume(260, b"elsewhere/" + partial_name(UUID)),
+            confined=True,
+        )
+
+    def test_nothing_outside_is_listed(self, found: Index) -> None:
+        assert paths(found.catalogue.snapshots) == [b"a"]
+        assert not found.catalogue.outside
+        assert not found.catalogue.partials
+
+    @pytest.mark.parametrize("number", [250, 9, 259])
+    def test_nothing_outside_is_found(self, found: Index, number: int) -> None:
+        with pytest.raises(KeyError):
+            found[uuid(number)]
+
+    def test_of_the_lineage_there_is_what_leads_to_what_is_listed(self, found: Index) -> None:
+        assert dict(found.catalogue.lineage) == {
+            uuid(257): uuid(256),
+            uuid(256): uuid(250),
+            uuid(250): NOTHING,
+        }
+
+    def test_what_the_receiver_would_find_elsewhere_is_known_all_the_same(
+        self, found: Index
+    ) -> None:
+        assert found.received == {uuid(9): {258}}
+
+    def test_a_circle_in_the_lineage_has_an_end(self) -> None:
+        found = index(
+            subvolume(257, b"snaps/a", parent=258),
+            subvolume(258, b"snaps/b", parent=257),
+            confined=True,
+        )
+        assert len(found.catalogue.lineage) == 2
+
+    def test_the_neighbours_of_a_single_snapshot_are_there(self) -> None:
+        found = index(
+            subvolume(257, b"snaps/a"),
+            subvolume(258, b"snaps/b"),
+            subvolume(259, b"elsewhere/c"),
+            single=b"a",
+            confined=True,
+        )
+        assert paths(found.catalogue.snapshots) == [b"a"]
+        assert paths(found.catalogue.outside) == [b"snaps/b"]
 
 
 class TestArrival:

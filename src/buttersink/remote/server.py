@@ -32,7 +32,7 @@ from buttersink.remote.hello import Hello, Wish
 from buttersink.remote.holdings import Holdings
 from buttersink.remote.protocol import SPOKEN, Kind, agree, parse_json
 from buttersink.remote.values import Fields
-from buttersink.stores.base import Cache, Mode
+from buttersink.stores.base import Cache, Mode, Role
 from buttersink.stores.btrfs import BtrfsStore
 from buttersink.version import program_version
 
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from buttersink.remote.values import Delivery, Json
     from buttersink.stores.base import Sink, Store
 
-_BATCH = 500  # entries of a catalogue in one message
 _OWN_NAMES = b".buttersink-"
 
 
@@ -199,8 +198,8 @@ class _Session:
         confined, path = self._around.confined, self._invocation.directory.rstrip(b"/")
         all_below = wish.all_below or confined  # what lies beside DIR is no concern of the client
         if wish.single is not None:
-            if b"/" in wish.single:
-                raise ProtocolError("refused", where=wish.single, why="that is no name")
+            if b"/" in wish.single or wish.role is not Role.SOURCE:
+                raise ProtocolError("refused", where=wish.single, why="that is no source")
             path, all_below = path + b"/" + wish.single, False
         location = Location(path or b"/", all_below=all_below)
         cache = None
@@ -247,9 +246,9 @@ class _Session:
             ("lineage", tuple(found.lineage.items()), values.lineage_json),
         )
         return self._items(
-            {key: [convert(each) for each in batch]}
+            {key: batch}
             for key, entries, convert in lists
-            for batch in _batches(entries)
+            for batch in values.batches(map(convert, entries))
         )
 
     def _measure(self, request: Fields) -> Json:
@@ -388,12 +387,6 @@ def _free_path(path: bytes) -> bytes:
         why = "such names are for what has not arrived"
         raise UsageError("refused", where=path, why=why)
     return path
-
-
-def _batches(entries: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Cut a list into what fits into one message."""
-    for start in range(0, len(entries), _BATCH):
-        yield entries[start : start + _BATCH]
 
 
 def _progs_version() -> str:

@@ -8,8 +8,9 @@ fit, lists have an end. Keys that are not known are ignored, so that a later ver
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from buttersink import errors
 from buttersink.catalogue import (
@@ -28,13 +29,15 @@ from buttersink.stream import Checkpoint
 from buttersink.stream.segments import Stretch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from buttersink.planner.plan import Step
 
 Json = dict[str, Any]
+Entry = TypeVar("Entry", bound=Json | list[str])
 
 MOST_LISTED = 100_000  # entries of a list in one message, which has 1 MiB
+_MOST_AT_ONCE = 512 * 1024  # bytes of a list in one message
 _MOST = 2**63 - 1
 _LONGEST_PATH = 64 * 1024  # bytes; a tree may be deeper than PATH_MAX
 _LONGEST_TEXT = 8 * 1024
@@ -158,6 +161,21 @@ class Fields:
     def fields(self, key: str) -> Fields:
         """Return an object inside of this one."""
         return Fields(self.raw(key))
+
+
+def batches(documents: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Cut a list of what travels into what fits into one message each, with room to spare."""
+    batch: list[Entry] = []
+    room = _MOST_AT_ONCE
+    for document in documents:
+        size = len(json.dumps(document)) + 1
+        if batch and size > room:
+            yield batch
+            batch, room = [], _MOST_AT_ONCE
+        batch.append(document)
+        room -= size
+    if batch:
+        yield batch
 
 
 def clean_path(path: bytes) -> bytes:

@@ -106,20 +106,25 @@ class Link:
 
     def next(self, patience: float = SILENCE_SECONDS) -> Frame:
         """Return the next frame that answers; one that tells of an error is raised."""
-        while True:
-            try:
-                frame = self.connection.receive(patience)
-            except ConnectionLostError as error:
-                raise self.why_lost(error) from error
-            except ProtocolError:
-                self.connection.broken = True
-                raise
-            if frame.kind is Kind.NOTE:
-                self._tell(Fields(parse_json(frame.payload)).text("text"))
-            elif frame.kind is Kind.ERROR:
-                raise self._told_of(frame)
-            else:
-                return frame
+        while (frame := self.hear(patience)) is None:
+            pass
+        return frame
+
+    def hear(self, patience: float = SILENCE_SECONDS) -> Frame | None:
+        """Return the same, or None if the next frame was but a note, which is passed on."""
+        try:
+            frame = self.connection.receive(patience)
+        except ConnectionLostError as error:
+            raise self.why_lost(error) from error
+        except ProtocolError:
+            self.connection.broken = True
+            raise
+        if frame.kind is Kind.ERROR:
+            raise self._told_of(frame)
+        if frame.kind is not Kind.NOTE:
+            return frame
+        self._tell(Fields(parse_json(frame.payload)).text("text"))
+        return None
 
     def _told_of(self, frame: Frame) -> Error:
         return values.error_from(parse_json(frame.payload), self._place.authority)
@@ -227,20 +232,21 @@ class Upload:
         """Send the next bytes, unless the far side has said that it takes no more."""
         connection = self._link.connection
         if connection.has_frame():
-            self._refusal()
+            self._hear()
         try:
             connection.send_data(chunk)
         except ConnectionLostError as error:
             raise self._link.why_lost(error) from error
 
-    def _refusal(self) -> None:
-        """Raise what the far side says while it is being sent something; a note is passed on."""
+    def _hear(self) -> None:
+        """Raise what the far side says while it is being sent something, unless it is a note."""
         try:
-            frame = self._link.next()
+            frame = self._link.hear()
         except Error:
             self._refused = True
             raise
-        raise self._link.out_of_turn(frame)
+        if frame is not None:
+            raise self._link.out_of_turn(frame)
 
     def finish(self) -> None:
         """Say that this was all, and return when the far side has it safe."""

@@ -17,7 +17,7 @@ from buttersink.errors import ConflictError, ProtocolError
 from buttersink.remote import values
 from buttersink.remote.hello import Wish
 from buttersink.remote.invocation import Invocation
-from buttersink.remote.protocol import Kind, json_bytes, parse_json
+from buttersink.remote.protocol import Kind, parse_json
 from buttersink.remote.values import Fields
 from buttersink.stores.base import Mode, Remote, Role, Sink, Store, Traits
 from buttersink.stores.ssh.link import Answer, Link, Upload
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from buttersink.stores.base import Cache
     from buttersink.stream import Checkpoint
 
-_ASKED_AT_ONCE = 512 * 1024  # bytes of diffs in one request
 _MOST_ENTRIES = 2_000_000  # of a catalogue; what has more is none
 
 
@@ -106,12 +105,12 @@ class SshStore(Store):
         self, diffs: Sequence[Diff], limits: Mapping[Diff, int] = MappingProxyType({})
     ) -> Iterator[Measurement]:
         """Have the far side measure, and yield each size as it comes."""
-        for batch in _batches([values.diff_json(diff, limits.get(diff)) for diff in diffs]):
+        for batch in values.batches(values.diff_json(diff, limits.get(diff)) for diff in diffs):
             yield from map(values.measurement_from, self._items("measure", diffs=batch))
 
     def estimate(self, diffs: Sequence[Diff]) -> Iterator[tuple[Diff, int]]:
         """Have the far side guess."""
-        for batch in _batches([values.diff_json(diff) for diff in diffs]):
+        for batch in values.batches(map(values.diff_json, diffs)):
             for fields in map(Fields, self._items("estimate", diffs=batch)):
                 yield values.diff_from(fields.raw("diff")), fields.number("bytes")
 
@@ -187,18 +186,3 @@ def _require_clean(path: bytes) -> None:
         values.clean_path(path)
     except ProtocolError as error:
         raise ConflictError("cannot make", where=path, why=error.why) from error
-
-
-def _batches(diffs: Sequence[Json]) -> Iterator[list[Json]]:
-    """Cut a list of diffs into what fits into one request."""
-    batch: list[Json] = []
-    room = _ASKED_AT_ONCE
-    for diff in diffs:
-        size = len(json_bytes(diff)) + 1
-        if batch and (size > room or len(batch) >= values.MOST_LISTED):
-            yield batch
-            batch, room = [], _ASKED_AT_ONCE
-        batch.append(diff)
-        room -= size
-    if batch:
-        yield batch
