@@ -1,7 +1,8 @@
 """
 Why there is no connection, in one sentence with what to do: read from what ssh and sudo say.
 
-They say it in English whatever the locale, on stderr, and end with a status; nothing else tells.
+They say it on stderr and end with a status; nothing else tells. ssh does so in English, and the
+others where the other host takes over the locale that ssh was started with.
 """
 
 from __future__ import annotations

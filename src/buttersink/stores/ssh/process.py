@@ -25,7 +25,12 @@ _KEPT = 8 * 1024  # bytes of what it said last
 _CONNECT_SECONDS = 30  # where the user's configuration says nothing
 _LOOKUP_SECONDS = 20
 _PATIENCE = 10.0  # seconds that the far side has to clean up
-_OPTIONS = ["-T", "-x", "-o", "ClearAllForwardings=yes"]
+_OPTIONS = [
+    *("-T", "-x"),
+    *("-o", "ClearAllForwardings=yes"),
+    *("-o", "RemoteCommand=none"),
+    *("-o", "ControlMaster=no"),  # one that runs is used, but others must not depend on this one
+]
 
 
 def settings_for(location: SshLocation) -> dict[str, str]:
@@ -82,6 +87,11 @@ def command_line(
     return ["ssh", *options, *_destination(location), remote]
 
 
+def _environment() -> dict[str, str]:
+    """Return the environment in which, where it is passed on, sudo and shells speak English."""
+    return {**os.environ, "LC_ALL": "C"}
+
+
 class SshProcess:
     """
     A running ssh; end it with `close`.
@@ -96,7 +106,7 @@ class SshProcess:
         pipe = subprocess.PIPE
         try:
             self._process = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0
+                command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=_environment()
             )
         except FileNotFoundError as error:
             raise _no_ssh(location) from error
