@@ -10,6 +10,7 @@ import pytest
 from buttersink.catalogue import uuid_text
 from buttersink.kernel import ioctl, subvolumes
 from tests.support.command import assert_same, buttersink, listing, paths
+from tests.support.fakessh import fake_ssh
 from tests.support.history import History, make_history
 from tests.support.loopfs import MIB, send_and_receive, show_subvolume, sync_filesystem
 
@@ -85,10 +86,12 @@ def test_as_a_source_it_is_what_it_is_now(
     assert show_subvolume(source / "back" / "0001").received_uuid == altered_uuid
 
 
-def test_a_listing_tells(history: History, destination: Path) -> None:
+@pytest.mark.parametrize("far", [False, True])
+def test_a_listing_tells(history: History, destination: Path, tmp_path: Path, *, far: bool) -> None:
     buttersink(f"{history.directory}/", destination)
     alter(destination / "0001")
-    done = buttersink("-e", f"{destination}/")
+    place = f"ssh://host{destination}/" if far else f"{destination}/"
+    done = buttersink("-e", place, environment=fake_ssh(tmp_path / "bin"))
     assert "note: 0001 was changed after it was received" in done.err
     uuids = {each["path"]: each["uuid"] for each in listing(destination)["snapshots"]}
     assert uuids["0001"] == uuid_text(show_subvolume(destination / "0001").uuid)

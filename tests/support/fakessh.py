@@ -22,6 +22,7 @@ for word; do [ "$word" = -G ] && { echo "user USER"; exit 0; }; done
 while [ "$1" != -- ]; do shift; done
 BEFORE
 unset SUDO_UID SUDO_USER SSH_ORIGINAL_COMMAND
+export SSH_CONNECTION='127.0.0.1 40000 127.0.0.1 22'
 export PYTHONPATH=CHECKOUT/src:CHECKOUT
 exec env SETTINGS sh -c "$3"
 """
@@ -54,7 +55,10 @@ def fake_ssh(
     _executable(directory / "ssh", script)
     there = program or f"{sys.executable} -m buttersink"
     _executable(directory / "buttersink", f'#!/bin/sh\nexec {there} "$@"\n')
-    _executable(directory / "sudo", '#!/bin/sh\nshift\nSUDO_UID=1000 SUDO_USER=guest exec "$@"\n')
+    _executable(
+        directory / "sudo",
+        '#!/bin/sh\nshift\nunset SSH_CONNECTION\nSUDO_UID=1000 SUDO_USER=guest exec "$@"\n',
+    )
     return {"PATH": f"{directory}:{os.environ['PATH']}"}
 
 

@@ -101,13 +101,13 @@ class RawClient:
 def raw_client(
     directory: Path, mode: str = "w", environment: Mapping[str, str] | None = None
 ) -> Iterator[RawClient]:
-    """Start a server and be its client."""
+    """Start a server, in a login of root unless the environment says otherwise; be its client."""
     process = subprocess.Popen(
         [sys.executable, "-m", "buttersink", "--server", "--mode", mode, directory],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, "SSH_CONNECTION": "127.0.0.1 40000 127.0.0.1 22", **(environment or {})},
     )
     with process:
         try:

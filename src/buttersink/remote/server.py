@@ -244,6 +244,7 @@ class _Session:
             ("outside", found.outside, values.snapshot_json),
             ("partials", found.partials, values.partial_json),
             ("lineage", tuple(found.lineage.items()), values.lineage_json),
+            ("altered", found.altered, values.path_text),
         )
         return self._items(
             {key: batch}

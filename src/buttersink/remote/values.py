@@ -139,10 +139,11 @@ class Fields:
 
     def path(self, key: str) -> bytes:
         """Return a path that leads down from where it starts: no `..`, no slash in front."""
-        value = self.raw(key)
-        if not isinstance(value, str):
-            raise _damaged(key, value)
-        return clean_path(_encoded(value))
+        return _path(self.raw(key))
+
+    def paths(self, key: str) -> tuple[bytes, ...]:
+        """Return a list of such paths."""
+        return tuple(map(_path, self.items(key)))
 
     def raw_path(self, key: str) -> bytes | None:
         """Return a path to compare with, which may be any; None where it is missing."""
@@ -184,6 +185,12 @@ def clean_path(path: bytes) -> bytes:
     if b"\0" in path or len(path) > _LONGEST_PATH or {b"", b".", b".."} & {*names}:
         raise ProtocolError("refused", where=path[:1024], why="that is no path from the location")
     return path
+
+
+def _path(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise _damaged("a path", value)
+    return clean_path(_encoded(value))
 
 
 def _encoded(text: str) -> bytes:

@@ -86,12 +86,15 @@ class SshStore(Store):
         outside: list[Snapshot] = []
         partials: list[Partial] = []
         lineage: dict[Uuid, Uuid] = {}
+        altered: list[bytes] = []
         for fields in map(Fields, self._items("catalogue")):
             snapshots += map(values.snapshot_from, fields.items("snapshots"))
             outside += map(values.snapshot_from, fields.items("outside"))
             partials += map(values.partial_from, fields.items("partials"))
             lineage.update(map(values.lineage_from, fields.items("lineage")))
-            if len(snapshots) + len(outside) + len(partials) + len(lineage) > _MOST_ENTRIES:
+            altered += fields.paths("altered")
+            lists = (snapshots, outside, partials, lineage, altered)
+            if any(len(each) > _MOST_ENTRIES for each in lists):
                 why = "it lists more than a file system can have"
                 raise ProtocolError("damaged message", where=self.location, why=why)
         return Catalogue(
@@ -99,6 +102,7 @@ class SshStore(Store):
             outside=tuple(outside),
             lineage=lineage,
             partials=tuple(partials),
+            altered=tuple(altered),
         )
 
     def measure(
