@@ -16,36 +16,33 @@ system, and all end with `btrfs filesystem sync` of that.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import buttersink
-from bench.local import PROGRAMS, Measured, filesystem, machine, scratch, timed
-from bench.tables import Contender, Contest, print_contest, print_rows
+from bench.local import PROGRAMS, Measured, filesystem, scratch, timed
+from bench.rounds import added, contest, one_snapshot, show
+from bench.tables import Contest, print_rows
 from buttersink.catalogue import Diff, Uuid
 from buttersink.stores.s3.keys import diff_key, record_key
 from buttersink.stores.s3.listing import read_listing
 from buttersink.stores.s3.record import Part, Record, checksum_of
-from tests.support.loopfs import MIB, create_subvolume, snapshot, sync_filesystem
+from tests.support.loopfs import MIB
 from tests.support.s3servers import START, Bucket, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    Contenders = Mapping[str, Callable[[], Measured]]
+    from collections.abc import Callable, Iterator
 
 PARTS = "abcd"
 PART_MIB = 16
 THREADS = 4
-FILE_MIB = 16  # of the snapshot's files
 LISTED = 5000
 PREFIX = "backup"
 OURS = "ButterSink"
@@ -101,30 +98,6 @@ class Setting:
             yield made
         finally:
             made.remove()
-
-
-def contest(name: str, runs: int, contenders: Contenders) -> Contest:
-    """Run all in rounds, after one that does not count."""
-    names, rounds = [*contenders], list[dict[str, Measured]]()
-    for number in range(runs + 1):
-        first = number % len(names)
-        order = names[first:] + names[:first]
-        rounds.append({each: contenders[each]() for each in order})
-        said = (f"{each} {run.seconds:.2f} s" for each, run in rounds[-1].items())
-        print(f"{name}: {', '.join(said)}", file=sys.stderr)
-    measured = rounds[1:]
-    return Contest(
-        name,
-        [
-            Contender(
-                each,
-                [runs[each].seconds for runs in measured],
-                [runs[each].cpu_seconds for runs in measured],
-                [runs[each].peak_bytes for runs in measured],
-            )
-            for each in names
-        ],
-    )
 
 
 def boto3(what: str, bucket: Bucket, key: str) -> list[str]:
@@ -213,11 +186,7 @@ def synced(setting: Setting, target: Path, restored: Measured) -> Measured:
     if not (target / "first").is_dir():
         sys.exit("restored nothing")
     sync = setting.run("btrfs", "filesystem", "sync", str(target))
-    return Measured(
-        restored.seconds + sync.seconds,
-        restored.cpu_seconds + sync.cpu_seconds,
-        max(restored.peak_bytes, sync.peak_bytes),
-    )
+    return added(restored, sync)
 
 
 def listings(setting: Setting) -> tuple[Contest, Counter[str]]:
@@ -266,20 +235,6 @@ def requests(bucket: Bucket) -> Counter[str]:
     return counted
 
 
-@contextmanager
-def one_snapshot(directory: Path, size_mib: int) -> Iterator[Path]:
-    """Have a directory with one snapshot, of data that nothing can compress."""
-    with filesystem(directory, "source") as top:
-        live = create_subvolume(top / "live")
-        for number in range(-(-size_mib // FILE_MIB)):
-            (live / f"{number:04}").write_bytes(os.urandom(FILE_MIB * MIB))
-        snapshots = top / "snapshots"
-        snapshots.mkdir()
-        snapshot(live, snapshots / "first")
-        sync_filesystem(top)
-        yield snapshots
-
-
 def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -317,23 +272,13 @@ def main() -> int:
             listed, counted = listings(setting)
             contests.append(listed)
     where = {
-        **machine(),
         "server": chosen.server,
         "snapshot": f"{chosen.size} MiB",
         "load before and after": f"{load:.1f} {os.getloadavg()[0]:.1f}",
     }
-    print(", ".join(f"{key} {value}" for key, value in where.items()))
-    for each in contests:
-        print_contest(each)
+    show(where, contests, {"requests": counted}, chosen.json)
     if counted:
         print_rows(("requests", ""), [(kind, str(count)) for kind, count in counted.items()])
-    if chosen.json:
-        raw = {
-            "machine": where,
-            "contests": [asdict(each) for each in contests],
-            "requests": counted,
-        }
-        chosen.json.write_text(json.dumps(raw, indent=1) + "\n")
     return 0
 
 
