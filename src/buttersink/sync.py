@@ -247,11 +247,9 @@ class _Run:
         self, step: Step, transfer: Transfer, checkpoint: Checkpoint | None = None
     ) -> tuple[int, int]:
         """Let a diff flow, or what is missing of it after a checkpoint."""
-        parent = step.parent.uuid if step.parent else None
-        diff = Diff(transfer.uuid, parent, tuple(clone.uuid for clone in step.clones))
         there = sent = checkpoint.bytes if checkpoint else 0
         with (
-            self._source.send(diff, checkpoint) as chunks,
+            self._source.send(step.sent, checkpoint) as chunks,
             self._destination.receive(step, checkpoint) as sink,
         ):
             if checkpoint:

@@ -86,6 +86,19 @@ class Step:
     problem: str = ""
     reason: Reason | None = None
 
+    @property
+    def made(self) -> Snapshot:
+        """The snapshot; `ValueError` for a step that is about none."""
+        if self.snapshot is None:
+            raise ValueError(self)
+        return self.snapshot
+
+    @property
+    def sent(self) -> Diff:
+        """Send: the diff; `ValueError` for another step."""
+        parent = self.parent.uuid if self.parent else None
+        return Diff(self.made.uuid, parent, tuple(clone.uuid for clone in self.clones))
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -47,7 +47,7 @@ from buttersink.stores.btrfs.sending import PIPE_BYTES, sending
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
-    from buttersink.catalogue import Catalogue, Diff, Partial, Snapshot
+    from buttersink.catalogue import Catalogue, Diff, Partial
     from buttersink.location import Location
     from buttersink.planner.plan import Step
     from buttersink.stores.base import Cache
@@ -308,21 +308,21 @@ class BtrfsStore(Store):
 
     def resumable(self, step: Step) -> Checkpoint | None:
         """Return what an earlier run has left; see `Writer.resumable`."""
-        return self._writer().resumable(step, _snapshot_of(step))
+        return self._writer().resumable(step)
 
     @contextmanager
     def receive(self, step: Step, checkpoint: Checkpoint | None = None) -> Iterator[Sink]:
         """Take in a diff; see `Writer.receive`."""
-        with self._writer().receive(step, _snapshot_of(step), checkpoint) as sink:
+        with self._writer().receive(step, checkpoint) as sink:
             yield sink
 
     def copy(self, step: Step) -> None:
         """Snapshot what lies elsewhere on the file system; see `Writer.copy`."""
-        self._writer().copy(step, _snapshot_of(step))
+        self._writer().copy(step)
 
     def release(self, step: Step) -> None:
         """Delete what passed; see `Writer.release`."""
-        self._writer().release(_snapshot_of(step))
+        self._writer().release(step.made)
 
     def _writer(self) -> Writer:
         from buttersink.stores.btrfs.writing import Writer
@@ -340,7 +340,7 @@ class BtrfsStore(Store):
 
     def delete(self, step: Step) -> None:
         """Delete a snapshot inside the location, if it is still read-only and the one listed."""
-        snapshot = _snapshot_of(step)
+        snapshot = step.made
         self._delete(snapshot.path, snapshot.subvolume_id, only_read_only=True)
 
     def discard(self, partial: Partial) -> None:
@@ -400,9 +400,3 @@ def _rewritten(chunks: Iterator[memoryview], rewriter: Rewriter) -> Iterator[mem
         for part in rewriter.feed(chunk):
             yield memoryview(part)
     rewriter.finish()
-
-
-def _snapshot_of(step: Step) -> Snapshot:
-    if step.snapshot is None:
-        raise ValueError(step)
-    return step.snapshot

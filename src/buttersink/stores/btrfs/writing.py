@@ -63,10 +63,10 @@ class Writer:
         """Let go of the private mount."""
         self._mount.close()
 
-    def resumable(self, step: Step, snapshot: Snapshot) -> Checkpoint | None:
+    def resumable(self, step: Step) -> Checkpoint | None:
         """Return what an earlier run has left of a diff; `ResumeError` if that is of no use."""
-        with self._place(step, snapshot) as place:
-            journal = self._find(place, _diff_of(step, snapshot))
+        with self._place(step) as place:
+            journal = self._find(place, step.sent)
         return journal.checkpoint if journal else None
 
     def _find(self, place: Place, diff: Diff) -> Journal | None:
@@ -77,17 +77,15 @@ class Writer:
         return journal
 
     @contextmanager
-    def receive(
-        self, step: Step, snapshot: Snapshot, checkpoint: Checkpoint | None = None
-    ) -> Iterator[Sink]:
+    def receive(self, step: Step, checkpoint: Checkpoint | None = None) -> Iterator[Sink]:
         """
         Feed `btrfs receive` beside the final place, in segments if it is much.
 
         On a clean exit commit. Else clear away everything but the last checkpoint, and that, too,
         if the receiver goes no further from there.
         """
-        diff = _diff_of(step, snapshot)
-        with self._arriving(step, snapshot, checkpoint) as place:
+        diff = step.sent
+        with self._arriving(step, checkpoint) as place:
             directory = join(self._index.directory, os.path.dirname(place.path))
             inside = join(self._mount.path, directory)
 
@@ -99,7 +97,7 @@ class Writer:
                 self._require_unchanged(step, (*parents, *step.clones))
 
             stored = step.size is not None and step.size.exactness is Exactness.STORED
-            identity = self._identity(step, snapshot, place)
+            identity = self._identity(step, place)
             sink = SegmentedReceive(place, diff, identity, start, prove, checksum=stored)
             try:
                 yield sink
@@ -127,9 +125,10 @@ class Writer:
                     hint="Delete that at the destination, and run again.",
                 )
 
-    def copy(self, step: Step, snapshot: Snapshot) -> None:
+    def copy(self, step: Step) -> None:
         """Snapshot what lies elsewhere on the file system, keeping its effective UUID."""
-        with self._arriving(step, snapshot) as place, self._opened(snapshot) as fd:
+        snapshot = step.made
+        with self._arriving(step) as place, self._opened(snapshot) as fd:
             place.snapshot(fd, place.partial, place.received, snapshot.generation)
             self._require_unchanged(step, (snapshot,))
 
@@ -145,15 +144,13 @@ class Writer:
         return Place(self._fd, partial_name(snapshot.uuid), snapshot.uuid)
 
     @contextmanager
-    def _arriving(
-        self, step: Step, snapshot: Snapshot, checkpoint: Checkpoint | None = None
-    ) -> Iterator[Place]:
+    def _arriving(self, step: Step, checkpoint: Checkpoint | None = None) -> Iterator[Place]:
         """Yield a place free for what arrives, beside the checkpoint if it is given; commit."""
-        with self._place(step, snapshot) as place:
+        with self._place(step) as place:
             if checkpoint is None:
                 place.clear()
             else:
-                journal = self._find(place, _diff_of(step, snapshot))
+                journal = self._find(place, step.sent)
                 if journal is None or journal.checkpoint != checkpoint:
                     raise ResumeError("cannot be gone on with", why="its journal has changed")
                 place.keep(journal)
@@ -164,7 +161,7 @@ class Writer:
                     info = place.arrived()
                     place.settle()
                 else:
-                    info = place.commit(snapshot, step.replaces)
+                    info = place.commit(step.made, step.replaces)
             except BaseException as error:
                 self._clear_after(error, place)
                 if isinstance(error, NoSpaceError):
@@ -173,9 +170,9 @@ class Writer:
         if step.replaces is not None:
             self._index.forget(step.replaces)
         if step.passing:
-            self._index.add(snapshot, info, place.partial, place.received)
+            self._index.add(step.made, info, place.partial, place.received)
         else:
-            self._index.add(snapshot, info, place.path)
+            self._index.add(step.made, info, place.path)
 
     def _clear_after(self, error: BaseException, place: Place) -> None:
         """Clear away what did not arrive, and a checkpoint that leads no further."""
@@ -186,17 +183,17 @@ class Writer:
             place.leave()
 
     @contextmanager
-    def _place(self, step: Step, snapshot: Snapshot) -> Iterator[Place]:
+    def _place(self, step: Step) -> Iterator[Place]:
         """Yield where a step's snapshot arrives; `ConflictError` if its name is taken."""
         if step.passing:
-            with self._passing_place(snapshot) as place:
+            with self._passing_place(step.made) as place:
                 yield place
             return
-        with Place(self._fd, step.path, snapshot.uuid) as place:
+        with Place(self._fd, step.path, step.made.uuid) as place:
             place.require_free(step.replaces)
             yield place
 
-    def _identity(self, step: Step, snapshot: Snapshot, place: Place) -> Identity:
+    def _identity(self, step: Step, place: Place) -> Identity:
         """
         Return what the stream shall say so that the receiver finds what it is made from, exactly.
 
@@ -214,7 +211,7 @@ class Writer:
             name = name or found
         for source in (self._index[clone.uuid] for clone in step.clones):
             clones[source.uuid] = self._found_by(source, place)
-        return Identity(generation=snapshot.generation, parent=name, clones=clones)
+        return Identity(generation=step.made.generation, parent=name, clones=clones)
 
     def _found_by(self, source: Snapshot, place: Place, *, stand_in: bool = False) -> Uuid:
         """Return the received UUID of a snapshot or, if need be, of a stand-in made for it."""
@@ -248,8 +245,3 @@ class Writer:
             why=f"{needs}{free:,} are free on the file system mounted at {point} ({error.why})",
             hint="Free space there and run the same command again.",
         )
-
-
-def _diff_of(step: Step, snapshot: Snapshot) -> Diff:
-    parent = step.parent.uuid if step.parent else None
-    return Diff(snapshot.uuid, parent, tuple(clone.uuid for clone in step.clones))

@@ -241,9 +241,8 @@ class S3Store(Store):
     ) -> Iterator[Sink]:
         """Upload a diff; what is there of it from an earlier run is not sent again."""
         self.require(Mode.APPEND)
-        snapshot, parent = _snapshot_of(step), step.parent.uuid if step.parent else None
-        diff = Diff(snapshot.uuid, parent)
-        key = diff_key(self._prefix, step.path, diff)
+        snapshot = step.made
+        key = diff_key(self._prefix, step.path, step.sent)
         upload = Upload(
             self._client,
             self._target(key),
@@ -367,9 +366,3 @@ def _continued(
         yield chunk
     if crc32c not in sent:
         raise another_stream()
-
-
-def _snapshot_of(step: Step) -> Snapshot:
-    if step.snapshot is None:
-        raise ValueError(step)
-    return step.snapshot
