@@ -5,8 +5,8 @@ A diff between snapshots far apart takes the kernel a second where there are man
 40,000 pairs of 200. But a stream that is already longer than a diff known to make the same snapshot
 need not be read to its end: so much it is at least. A choice that is the cheapest with such bounds
 in place of sizes costs no more than the cheapest, and if it has none of them in it, it is that.
-Otherwise all pairs that make the same snapshots as those in it are read twice as far, and it is
-chosen again, until it is as near to what it is to be compared with as anybody wants to know.
+Otherwise those in it are read further, and it is chosen again, until it is as near to what it is to
+be compared with as anybody wants to know.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from buttersink.catalogue import Measurement, Uuid
 
 _NEARLY = 1.002
+_FURTHER = 8  # times its bound that a pair is measured, if the best choice has it
 
 
 class Found(NamedTuple):
@@ -99,9 +100,8 @@ class AllPairs:
             bounds = [diff for diff in chosen if not self.sizes[diff].exact]
             if not bounds or compared <= _NEARLY * cost:
                 return cost
-            heads = {diff.to for diff in bounds}
-            again = [d for d, found in self.sizes.items() if d.to in heads and not found.exact]
-            self.sizes |= self._measured(again, {d: 2 * self.sizes[d].bytes for d in again})
+            limits = {diff: _FURTHER * self.sizes[diff].bytes for diff in bounds}
+            self.sizes |= self._measured(bounds, limits)
 
 
 def _shown(found: Iterable[Measurement], count: int) -> Iterator[Measurement]:
