@@ -53,21 +53,34 @@ BEGINNINGS = ("empty", "begun")
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Where snapshots come from and where they go; each `btrfs` or `bucket`."""
+    """Where snapshots come from and where they go, as kinds of locations."""
 
     source: str
     destination: str
 
+    @property
+    def source_is(self) -> str:
+        """What the source is, however it is reached."""
+        return REACHES[self.source]
+
+    @property
+    def destination_is(self) -> str:
+        """What the destination is, however it is reached."""
+        return REACHES[self.destination]
+
     def __str__(self) -> str:
         return f"{self.source} to {self.destination}"
 
+
+REACHES = {"btrfs": "btrfs", "bucket": "bucket"}
+"""Kinds of locations, and what is there; one on another host would be `btrfs`, too."""
 
 PAIRINGS = (
     Pairing("btrfs", "btrfs"),
     Pairing("btrfs", "bucket"),
     Pairing("bucket", "btrfs"),
 )
-"""Another kind of store is another name here and in `Arena.locations`."""
+"""Another kind of location is another name here, in `REACHES` and in `Arena.locations`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +282,7 @@ class Arena:
         self.destination.become(self.root / "host" / f"{beginning}.img")
         shutil.rmtree(self.root / "cache", ignore_errors=True)  # so that there is all to measure
         self.prefix = f"run-{number}"
-        if pairing.destination == "bucket":
+        if pairing.destination_is == "bucket":
             self.copy_prefix(beginning, self.prefix)
 
     def keys(self, prefix: str) -> list[str]:

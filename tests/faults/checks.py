@@ -136,7 +136,7 @@ def after_rerun(arena: Arena, pairing: Pairing, ended: Ended, verdict: Verdict) 
 
 
 def _destination(arena: Arena, pairing: Pairing) -> _Directory | _Prefix:
-    return (_Prefix if pairing.destination == "bucket" else _Directory)(arena, pairing)
+    return (_Prefix if pairing.destination_is == "bucket" else _Directory)(arena, pairing)
 
 
 def _catalogue(arena: Arena, pairing: Pairing) -> Catalogue:

@@ -106,10 +106,8 @@ class Kind:
 
     def fits(self, pairing: Pairing) -> bool:
         """Return whether it can happen to a run between such places."""
-        return self.source in ("", pairing.source) and self.destination in (
-            "",
-            pairing.destination,
-        )
+        source, destination = pairing.source_is, pairing.destination_is
+        return self.source in ("", source) and self.destination in ("", destination)
 
 
 KINDS: list[Kind] = []
