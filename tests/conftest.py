@@ -53,6 +53,16 @@ def pytest_configure(config: pytest.Config) -> None:
         run("mount", "--make-rprivate", "/")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests have recorded as `shown`, also those of other processes."""
+    for report in (
+        r for outcome in ("passed", "failed") for r in terminalreporter.getreports(outcome)
+    ):
+        for name, text in report.user_properties:
+            if name == "shown":
+                terminalreporter.write_line(f"\n{text}")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what uses an S3 server on every one, and what mostly waits on one of them."""
     if "s3_server" in metafunc.fixturenames:

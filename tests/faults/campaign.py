@@ -142,7 +142,8 @@ class Campaign:
         phase = random.choice(phases)
         if phase == "any":
             return Moment(phase, seconds=seconds * random.random())
-        return Moment(phase, random.randint(1, ended.counts[phase]))
+        # How often a pipe was read differs a little from run to run, and the moment only as much.
+        return Moment(phase, 1 + int(ended.counts[phase] * random.random()))
 
     def _whole_run(self, choice: Choice) -> tuple[Ended, float]:
         """Return how such a run goes without a fault, and how long that takes."""

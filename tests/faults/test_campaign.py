@@ -22,7 +22,7 @@ from tests.faults.kinds import KINDS, damaged
 from tests.support import streams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 RUNS, SOAK_RUNS = 300, 3000
@@ -44,14 +44,14 @@ def chosen(request: pytest.FixtureRequest) -> tuple[str, range]:
 @pytest.mark.root
 @pytest.mark.timeout(SOAK_RUNS * SECONDS_PER_RUN)
 def test_no_fault_does_harm(
-    chosen: tuple[str, range], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    chosen: tuple[str, range], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     seed, numbers = chosen
     started = time.monotonic()
     outcomes = sorted(campaign(seed, numbers, tmp_path), key=lambda outcome: outcome.number)
     seconds = time.monotonic() - started
-    with capsys.disabled():
-        print(f"\n{len(outcomes)} faults of seed {seed} in {seconds:.0f} s\n{tables(outcomes)}")  # noqa: T201
+    head = f"{len(outcomes)} faults of seed {seed} in {seconds:.0f} s"
+    record_property("shown", f"{head}\n\n{tables(outcomes)}")
     wrong = [f"{seed}:{o.number} {o.what}: {o.verdict.all()}" for o in outcomes if o.verdict.all()]
     assert wrong == []
     assert [outcome.number for outcome in outcomes] == list(numbers)
