@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -78,29 +78,23 @@ def campaign(seed: str, numbers: range, directory: Path) -> Iterator[Outcome]:
         yield from map(outcome_from, lines)
 
 
-class worker:  # noqa: N801  a context manager
-    """A process that does some of the runs, in a mount namespace of its own."""
-
-    def __init__(self, seed: str, numbers: range, told: Path) -> None:
-        private = ("unshare", "--mount", "--propagation", "private")
-        ends_with_us = ("setpriv", "--pdeathsig", "TERM", "--")
-        module = (sys.executable, "-m", "tests.faults.campaign")
-        which = (numbers.start, numbers.step, numbers.stop)
-        with told.open("wb") as output:
-            self._process = subprocess.Popen(
-                (*ends_with_us, *private, *module, seed, *map(str, which)),
-                stdout=output,
-                stderr=output,
-            )
-
-    def __enter__(self) -> subprocess.Popen[bytes]:
-        return self._process
-
-    def __exit__(self, *_error: object) -> None:
-        """End it, so that it takes down what it has set up."""
-        if self._process.poll() is None:
-            self._process.terminate()
-        self._process.wait()
+@contextmanager
+def worker(seed: str, numbers: range, told: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a process that does some of the runs, in a mount namespace of its own."""
+    ends_with_us = ("setpriv", "--pdeathsig", "TERM", "--")
+    private = ("unshare", "--mount", "--propagation", "private")
+    module = (sys.executable, "-m", "tests.faults.campaign")
+    which = (numbers.start, numbers.step, numbers.stop)
+    command = (*ends_with_us, *private, *module, seed, *map(str, which))
+    with (
+        told.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output) as process,
+    ):
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()  # so that it takes down what it has set up
 
 
 def test_a_seed_damages_a_stream_in_the_same_way() -> None:
