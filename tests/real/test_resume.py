@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from buttersink.kernel import ioctl
-from tests.support import sharing
+from tests.support import sharing, streams
 from tests.support.command import Argument, assert_same, buttersink, listing, paths, run_raw
 from tests.support.cuttingproxy import CuttingProxy
 from tests.support.history import History, make_history
@@ -434,6 +434,36 @@ def test_from_a_bucket_with_another_stream(
     (step,) = document["result"]["steps"]
     assert (step["status"], step["bytes"]) == ("done", document["plan"]["send_bytes"])
     assert said.count("one is sent from its beginning: the source now sends another stream") == 1
+    assert_same(source / "snaps" / "one", destination / "one")
+    assert os.listdir(destination) == ["one"]
+    bucket.remove()
+
+
+def test_from_a_bucket_whose_diff_was_damaged_then(
+    source: Path, destination: Path, s3_servers: StartedServer
+) -> None:
+    """What comes after the checkpoint does not fit it, which is no reason to fail."""
+    live = create_subvolume(source / "live")
+    (source / "snaps").mkdir()
+    (live / "big").write_bytes(os.urandom(12 * MIB))
+    snapshot(live, source / "snaps" / "one")
+    bucket = s3_servers("moto").bucket(f"resume-{os.urandom(8).hex()}")
+    location = f"s3://{bucket.name}/host/"
+    environment = bucket.server.environment()
+    buttersink(f"{source}/snaps/", location, environment=environment)
+    (key,) = (key for key in bucket.keys("host/") if not key.endswith(".json"))
+    target = {"Bucket": bucket.name, "Key": key}
+    with closing(bucket.server.client()) as client:
+        sound = client.get_object(**target)["Body"].read()
+        version, commands = streams.decode(sound)
+        commands.insert(1, streams.chmod(b"", 0o755))  # one too many
+        client.put_object(**target, Body=streams.encode(commands, version))
+        killed_after(4, location, destination, environment=environment)
+        client.put_object(**target, Body=sound)
+    document, said = segmented(location, destination, environment=environment)
+    (step,) = document["result"]["steps"]
+    assert (step["status"], step["bytes"]) == ("done", document["plan"]["send_bytes"])
+    assert said.count("one is sent from its beginning: what comes after what is held") == 1
     assert_same(source / "snaps" / "one", destination / "one")
     assert os.listdir(destination) == ["one"]
     bucket.remove()

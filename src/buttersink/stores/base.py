@@ -255,6 +255,7 @@ class Store(ABC):
         `step.replaces` names is gone. On any exception nothing lies there, and at most a partial is
         left, perhaps with a checkpoint. `ConflictError` if the path is taken, `NoSpaceError` or
         another `ReceiveError` if the bytes cannot be taken; no error if only the sender failed.
+        `ResumeError` if those after the checkpoint cannot: it is gone then, and may be at fault.
 
         With `step.passing`, which a store of diffs never sees, the snapshot never has a name, here
         or for another tool: on a clean exit later diffs can start from it until it is released, and

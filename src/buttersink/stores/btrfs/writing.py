@@ -82,7 +82,7 @@ class Writer:
         Feed `btrfs receive` beside the final place, in segments if it is much.
 
         On a clean exit commit. Else clear away everything but the last checkpoint, and that, too,
-        if the receiver goes no further from there.
+        if the receiver goes no further from there; `ResumeError` if it was an earlier run's.
         """
         diff = step.sent
         with self._arriving(step, checkpoint) as place:
@@ -163,9 +163,13 @@ class Writer:
                 else:
                     info = place.commit(step.made, step.replaces)
             except BaseException as error:
-                self._clear_after(error, place)
+                refused = self._is_refused(error, place)
+                self._clear_after(place, refused=refused)
                 if isinstance(error, NoSpaceError):
                     raise self._full(step, error) from error
+                if refused and checkpoint is not None:
+                    why = f"what comes after what is held is refused ({error})"
+                    raise ResumeError("cannot be gone on with", why=why) from error
                 raise
         if step.replaces is not None:
             self._index.forget(step.replaces)
@@ -174,10 +178,14 @@ class Writer:
         else:
             self._index.add(step.made, info, place.path)
 
-    def _clear_after(self, error: BaseException, place: Place) -> None:
-        """Clear away what did not arrive, and a checkpoint that leads no further."""
+    def _is_refused(self, error: BaseException, place: Place) -> bool:
+        """Return whether the receiver has got nowhere, from the start or from a checkpoint."""
         refused = isinstance(error, (ReceiveError, StreamError))
-        if refused and not place.advanced and not isinstance(error, NoSpaceError):
+        return refused and not place.advanced and not isinstance(error, NoSpaceError)
+
+    def _clear_after(self, place: Place, *, refused: bool) -> None:
+        """Clear away what did not arrive, and a checkpoint that leads no further."""
+        if refused:
             place.clear()
         else:
             place.leave()
