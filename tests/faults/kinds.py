@@ -312,24 +312,23 @@ def _parent_deleted(scene: Scene) -> Iterator[None]:
 
 @_kind("destination parent changed", destination="btrfs", begun=True, phases=BEFORE_COMMITTING)
 def _parent_changed(scene: Scene) -> Iterator[None]:
-    """
-    Make a snapshot writable so that its UUIDs stay, and change it; perhaps hide that.
-
-    If that was hidden before the destination was listed, nothing on the disk would tell.
-    """
+    """Make a snapshot writable so that its UUIDs stay, and change it; perhaps hide that."""
     path = scene.arena.backup / KEPT[-1]
     scene.spoilt.add(path.name)
-    hide = scene.moment.phase == "sending" and scene.random.random() < 0.7
     with _directory(path) as fd:
+        number = ioctl.subvolume_info(fd).id
         ioctl.set_read_only(fd, read_only=False)
         for file in sorted((path / "big").iterdir()):
             with file.open("r+b") as opened:
                 opened.write(b"changed")
         (path / "more").write_bytes(b"more")
-        if hide:
+        if scene.random.random() < 0.7:
             ioctl.set_read_only(fd, read_only=True)
     yield
-    btrfs("subvolume", "delete", path)  # as its owner would, having made a mess of it
+    with _directory(path) as fd:
+        still_there = ioctl.subvolume_info(fd).id == number  # else --delete has replaced it
+    if still_there:
+        btrfs("subvolume", "delete", path)  # as its owner would, having made a mess of it
 
 
 @contextmanager
