@@ -80,18 +80,18 @@ def symlink(path: bytes, target: bytes) -> Command:
     return Command(SYMLINK, ((streams.PATH, path), (streams.INO, bytes(8)), (PATH_LINK, target)))
 
 
-@pytest.mark.parametrize(
-    "commands",
-    [
-        file(b"../../new"),
-        [streams.write(b"../../outside", 0, b"mine")],
-        [streams.truncate(b"../../outside", 0)],
-        [symlink(b"up", b"../.."), streams.write(b"up/outside", 0, b"mine")],
-        [symlink(b"up", b"../.."), *file(b"up/new")],
-        [symlink(b"it", b"../../outside"), streams.write(b"it", 0, b"mine")],
-        [streams.subvol(b"second", bytes(16), 7)],
-    ],
-)
+ESCAPES: list[list[Command]] = [
+    file(b"../../new"),
+    [streams.write(b"../../outside", 0, b"mine")],
+    [streams.truncate(b"../../outside", 0)],
+    [symlink(b"up", b"../.."), streams.write(b"up/outside", 0, b"mine")],
+    [symlink(b"up", b"../.."), *file(b"up/new")],
+    [symlink(b"it", b"../../outside"), streams.write(b"it", 0, b"mine")],
+    [streams.subvol(b"second", bytes(16), 7)],
+]
+
+
+@pytest.mark.parametrize("commands", ESCAPES)
 def test_files_outside(
     tmp_path: Path, destination: Path, outside: Path, commands: list[Command]
 ) -> None:

@@ -1,7 +1,7 @@
 """
 Directories on another host, as far as that is more than ssh: the far side is a process here.
 
-`ssh` is a script that runs the remote command; the real one is in test_ssh_real.py.
+`ssh` is a script that runs the remote command; the real one is in test_ssh.py.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pytest
 from tests.support.command import (
     Argument,
     Completed,
+    assert_copied,
     assert_same,
     buttersink,
     command_line,
@@ -35,7 +36,6 @@ from tests.support.loopfs import (
     create_subvolume,
     delete_subvolume,
     is_mounted,
-    show_subvolume,
     snapshot,
 )
 from tests.support.smallsegments import SEGMENT_BYTES, small_segments
@@ -104,14 +104,6 @@ def _command_lines() -> Iterator[bytes]:
 
 def at(directory: Path, host: str = "host") -> str:
     return f"ssh://{host}{directory}/"
-
-
-def assert_copied(snaps: Path, destination: Path) -> None:
-    assert paths(destination) == paths(snaps)
-    for name in paths(snaps):
-        assert_same(snaps / name, destination / name)
-        here, there = show_subvolume(snaps / name), show_subvolume(destination / name)
-        assert here.effective_uuid == there.effective_uuid
 
 
 class TestEveryPairing:

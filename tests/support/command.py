@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.support.loopfs import show_subvolume
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -93,3 +95,12 @@ def assert_same(left: Path, right: Path) -> None:
     """Fail unless two directories hold the same data and metadata."""
     one, other = checksumdir(left), checksumdir(right)
     assert one.out == other.out
+
+
+def assert_copied(source: Path, destination: Path) -> None:
+    """Fail unless two locations hold the same snapshots, each with the same identity and data."""
+    assert paths(destination) == paths(source)
+    for name in paths(source):
+        assert_same(source / name, destination / name)
+        here, there = show_subvolume(source / name), show_subvolume(destination / name)
+        assert here.effective_uuid == there.effective_uuid

@@ -41,6 +41,7 @@ PACKAGES = ("openssh-server", "sudo")
 TREE = "tree-1"  # a changed recipe takes the next number
 LAYERED = ("etc", "usr")
 PROGRAM = "usr/local/bin/buttersink"  # where the far side finds it
+LINK = "usr/local/sbin/buttersink"  # and where README.md puts a link to it
 SOURCES = Path(__file__).parents[2] / "src"
 FIRST_ID, LAST_ID = 64200, 64999  # Debian's policy: nobody gives them without asking
 START_SECONDS = 10.0
@@ -131,21 +132,27 @@ class FarHost:
         """
         Collect what programs on the host log during the block.
 
-        For this, /dev gets a layer, so that /dev/log is made there and not on this machine.
+        For this, /dev gets a layer, so that /dev/log is made there and not on this machine. What is
+        mounted below it, such as /dev/shm, where the tests may be, stays in sight.
         """
-        self._lay_over_dev()
+        layers = Path("/run", f"dev-{time.monotonic_ns()}")
+        self._lay_over_dev(layers)
         try:
             with received_at(self.root / "dev/log") as log:
                 yield log
         finally:
-            self.run("umount", "--lazy", "/dev")  # whoever began to use /dev/null meanwhile goes on
+            # lazily: whoever began to use /dev/null meanwhile goes on
+            self.run("umount", "--lazy", "/dev", layers / "old")
 
-    def _lay_over_dev(self) -> None:
-        layers = Path("/run", f"dev-{time.monotonic_ns()}")
-        upper, work = layers / "upper", layers / "work"
-        self.run("mkdir", layers, upper, work)
+    def _lay_over_dev(self, layers: Path) -> None:
+        upper, work, old = layers / "upper", layers / "work", layers / "old"
+        self.run("mkdir", layers, upper, work, old)
+        self.run("mount", "--rbind", "/dev", old)
         directories = f"lowerdir=/dev,upperdir={upper},workdir={work}"
         self.run("mount", "-t", "overlay", "-o", directories, NAME, "/dev")
+        for name in ("pts", "shm"):
+            if (self.root / "dev" / name).is_dir():
+                self.run("mount", "--rbind", old / name, Path("/dev", name))
         (self.root / "dev/log").unlink(missing_ok=True)  # the machine's own, if it has one
 
     def _write_sudoers(self, text: str) -> None:
@@ -277,6 +284,7 @@ def _furnish(host: FarHost, tree: Path, directory: Path) -> None:
     host.run("hostname", NAME)
     _write(host.root / "etc/hosts", f"127.0.0.1 localhost {NAME}\n")
     _write(host.root / PROGRAM, _program_text(), mode=0o755)
+    (host.root / LINK).symlink_to(f"/{PROGRAM}")
     _write(host.root / "etc/sudoers", "root ALL=(ALL:ALL) ALL\n", mode=0o440)
     for user in ("root", "sshd"):  # sshd's home is where it locks up what has no rights yet
         host.add_user(user)

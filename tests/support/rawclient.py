@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from tests.support.command import Argument
+
 PATIENCE = 30.0  # seconds
 
 
@@ -102,12 +104,23 @@ def raw_client(
     directory: Path, mode: str = "w", environment: Mapping[str, str] | None = None
 ) -> Iterator[RawClient]:
     """Start a server, in a login of root unless the environment says otherwise; be its client."""
+    command = (sys.executable, "-m", "buttersink", "--server", "--mode", mode, directory)
+    login = {"SSH_CONNECTION": "127.0.0.1 40000 127.0.0.1 22", **(environment or {})}
+    with raw_client_of(*command, environment=login) as client:
+        yield client
+
+
+@contextmanager
+def raw_client_of(
+    *command: Argument, environment: Mapping[str, str] | None = None
+) -> Iterator[RawClient]:
+    """Run what leads to a server, such as ssh; be its client."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "buttersink", "--server", "--mode", mode, directory],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "SSH_CONNECTION": "127.0.0.1 40000 127.0.0.1 22", **(environment or {})},
+        env={**os.environ, **(environment or {})},
     )
     with process:
         try:

@@ -29,11 +29,11 @@ class Syslog:
         with self._news:
             return list(self._messages)
 
-    def wait_for(self, text: str) -> str:
-        """Return the first message with this text in it; an AssertionError if none comes."""
+    def wait_for(self, text: str, after: int = 0) -> str:
+        """Return a message with this text that came after so many; else an AssertionError."""
         with self._news:
-            came = self._news.wait_for(lambda: self._with(text), WAIT_SECONDS)
-            assert came, f"{text} is in none of the messages {self._messages}"
+            came = self._news.wait_for(lambda: self._with(text, after), WAIT_SECONDS)
+            assert came, f"{text} is in none of the messages {self._messages[after:]}"
             return came[0]
 
     def add(self, message: str) -> None:
@@ -42,8 +42,8 @@ class Syslog:
             self._messages.append(message)
             self._news.notify_all()
 
-    def _with(self, text: str) -> list[str]:
-        return [message for message in self._messages if text in message]
+    def _with(self, text: str, after: int) -> list[str]:
+        return [message for message in self._messages[after:] if text in message]
 
 
 @contextmanager
