@@ -94,12 +94,9 @@ class PrivateMount:
     The top level of a btrfs file system, mounted for this object and the processes it starts.
 
     Attributes:
-        path: Where they find it.
         fd: The top level directory, good in every thread.
 
     """
-
-    path = _MOUNT_POINT
 
     def __init__(self, device: bytes) -> None:
         self._thread = ThreadPoolExecutor(1, "private-mount")
@@ -113,14 +110,25 @@ class PrivateMount:
         self,
         command: Sequence[bytes | str],
         *,
+        working_in: int,
         stdin: int,
         stderr: int,
         keep_open: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
-        """Start a process that sees the mount; it has these descriptors, and no standard output."""
+        """
+        Start a process that sees the mount; it has these descriptors, and no standard output.
+
+        Its working directory is `working_in`, a descriptor opened below `fd`: just that directory,
+        whatever its path leads to by now.
+        """
         return self._thread.submit(
             lambda: subprocess.Popen(
-                command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=stderr, pass_fds=keep_open
+                command,
+                cwd=f"/proc/self/fd/{working_in}",
+                stdin=stdin,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                pass_fds=keep_open,
             )
         ).result()
 

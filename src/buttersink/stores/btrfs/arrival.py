@@ -75,6 +75,12 @@ class Place(AbstractContextManager["Place"]):
     ) -> None:
         os.close(self._fd)
 
+    def require_directory(self, fd: int) -> None:
+        """Raise `ConflictError` unless a descriptor is of this directory, by whatever mount."""
+        if not os.path.sameopenfile(self._fd, fd):
+            why = "another directory has just taken the place of the one it was to be in"
+            raise ConflictError("cannot make", where=self.path, why=why, hint=_IN_THE_WAY)
+
     def require_free(self, replaces: Snapshot | None) -> None:
         """Raise `ConflictError` if the final name is taken by anything but what is replaced."""
         if replaces is not None:

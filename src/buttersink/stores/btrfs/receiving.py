@@ -29,7 +29,7 @@ class ReceiveProcess:
 
     Args:
         mount: Private mount in which the process runs.
-        directory: Where the subvolume is to be made, as a path in that mount.
+        directory: Descriptor, in that mount, of where the subvolume is to be made.
         identity: What the stream's first command shall say.
         locked: Descriptor with the destination's lock: should this program be killed, the lock
             holds until the process, too, has ended.
@@ -37,17 +37,18 @@ class ReceiveProcess:
     """
 
     def __init__(
-        self, mount: PrivateMount, directory: bytes, identity: Identity, locked: int
+        self, mount: PrivateMount, directory: int, identity: Identity, locked: int
     ) -> None:
-        self._directory = directory
         self._rewriter = Rewriter(identity)
         self._guard = Guard(identity.parent, frozenset(identity.clones.values()))
         self._stderr = os.memfd_create("btrfs-receive-stderr")
         read_end, self._stdin = os.pipe2(os.O_CLOEXEC)
         try:
             fcntl.fcntl(self._stdin, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            # Of a path the receiver resolves links by itself, and a directory may become one.
             self._process = mount.start(
-                ["btrfs", "receive", directory],
+                ["btrfs", "receive", "."],
+                working_in=directory,
                 stdin=read_end,
                 stderr=self._stderr,
                 keep_open=(locked,),

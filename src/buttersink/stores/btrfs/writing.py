@@ -25,7 +25,12 @@ from buttersink.kernel.ioctl import filesystem_id
 from buttersink.kernel.mounts import PrivateMount, device_of, mount_of
 from buttersink.kernel.subvolumes import join
 from buttersink.stores.btrfs.arrival import Place
-from buttersink.stores.btrfs.directory import open_subvolume, subvolume_at, translating
+from buttersink.stores.btrfs.directory import (
+    open_directory,
+    open_subvolume,
+    subvolume_at,
+    translating,
+)
 from buttersink.stores.btrfs.index import partial_name
 from buttersink.stores.btrfs.receiving import ReceiveProcess
 from buttersink.stores.btrfs.segmented import SegmentedReceive
@@ -86,11 +91,10 @@ class Writer:
         """
         diff = step.sent
         with self._arriving(step, checkpoint) as place:
-            directory = join(self._index.directory, os.path.dirname(place.path))
-            inside = join(self._mount.path, directory)
 
             def start(identity: Identity) -> ReceiveProcess:
-                return ReceiveProcess(self._mount, inside, identity, self._fd)
+                with self._directory(place) as directory:
+                    return ReceiveProcess(self._mount, directory, identity, self._fd)
 
             def prove() -> None:
                 parents = (step.parent,) if step.parent and place.kept is None else ()
@@ -106,6 +110,18 @@ class Writer:
                 sink.abort()
             prove()
             place.drop_stand_ins()
+
+    @contextmanager
+    def _directory(self, place: Place) -> Iterator[int]:
+        """Yield a descriptor, in the private mount, of the directory in which something arrives."""
+        above = os.path.dirname(place.path)
+        with translating(ReceiveError, "cannot open the directory", above):
+            fd = open_directory(self._mount.fd, join(self._index.directory, above))
+        try:
+            place.require_directory(fd)
+            yield fd
+        finally:
+            os.close(fd)
 
     def _require_unchanged(self, step: Step, origins: Sequence[Snapshot]) -> None:
         """
