@@ -50,7 +50,7 @@ that DST holds under another name is not sent again.
 
 A directory needs root. Exit status: 0 all done, 1 something failed (what did not depend on it was
 done), 2 bad usage, 3 another run is writing to DST, 128+n ended by signal n. On another host this
-command runs as buttersink --server --mode r|a|w DIR, and takes no other arguments then.
+command runs as buttersink --server --mode r|a|w [--unconfined] DIR, and takes no other arguments.
 
 Examples:
   buttersink /mnt/data/snapshots/                     list, with sizes

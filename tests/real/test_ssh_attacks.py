@@ -398,7 +398,7 @@ class TestSnapshotsOutside:
             assert client.leave() == 0
         logged.append(f"server for {LIMITED}: serves mode a on {scene.mine}, confined")
 
-    @pytest.mark.parametrize("wanted", ["buttersink --server --mode w /", "id"])
+    @pytest.mark.parametrize("wanted", ["", "buttersink --server --mode w /", "id"])
     def test_are_not_there_for_a_key_of_root_with_a_forced_command(
         self, scene: Scene, logged: list[str], wanted: str
     ) -> None:

@@ -377,6 +377,7 @@ class TestConfined:
     def test_without_sudo_it_is_as_here(
         self, history: History, destination: Path, host: Host
     ) -> None:
+        fake_ssh(host.directory, user="root")
         buttersink(f"{history.directory}/", destination / "other")
         document = host.document(
             "--remote-command",

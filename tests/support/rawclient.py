@@ -104,7 +104,8 @@ def raw_client(
     directory: Path, mode: str = "w", environment: Mapping[str, str] | None = None
 ) -> Iterator[RawClient]:
     """Start a server, in a login of root unless the environment says otherwise; be its client."""
-    command = (sys.executable, "-m", "buttersink", "--server", "--mode", mode, directory)
+    server = ("--server", "--mode", mode, "--unconfined", directory)
+    command = (sys.executable, "-m", "buttersink", *server)
     login = {"SSH_CONNECTION": "127.0.0.1 40000 127.0.0.1 22", **(environment or {})}
     with raw_client_of(*command, environment=login) as client:
         yield client

@@ -18,6 +18,12 @@ def test_is_read_as_it_is_written(mode: Mode, directory: bytes) -> None:
     assert parse_invocation(invocation.arguments) == invocation
 
 
+def test_may_say_that_the_client_is_trusted() -> None:
+    invocation = Invocation(Mode.READ, b"/a", unconfined=True)
+    assert invocation.arguments == [b"--server", b"--mode", b"r", b"--unconfined", b"/a"]
+    assert parse_invocation(invocation.arguments) == invocation
+
+
 REFUSED = [
     [b"--server"],
     [b"--server", b"--mode", b"r"],
@@ -33,6 +39,11 @@ REFUSED = [
     [b"--server", b"--mode", b"r", b"/a", b"/b"],
     [b"--server", b"--mode", b"r", b"/a", b""],
     [b"--server", b"--mode", b"w", b"/a", b"--mode", b"r"],
+    [b"--server", b"--mode", b"r", b"--unconfined"],
+    [b"--server", b"--mode", b"r", b"/a", b"--unconfined"],
+    [b"--server", b"--unconfined", b"--mode", b"r", b"/a"],
+    [b"--server", b"--mode", b"r", b"--unconfined", b"--unconfined", b"/a"],
+    [b"--server", b"--mode", b"r", b"--unconfined", b"a"],
     [b"-v", b"--server", b"--mode", b"r", b"/a"],
     [b"--server", b"-v", b"--mode", b"r", b"/a"],
     [b"--server", b"--mode=r", b"/a"],

@@ -43,7 +43,7 @@ def run_server(
         log(f"refused: {error}")
         os.write(2, f"buttersink: error: {printable(str(error))}\n".encode(errors="replace"))
         return error.exit_code
-    confined = not _is_root_login(environment)
+    confined = not (invocation.unconfined and _is_root_login(environment))
     read_fd, write_fd = _private_descriptors()
     return serve(invocation, Surroundings(confined, cache, log), read_fd, write_fd)
 
@@ -52,7 +52,8 @@ def _is_root_login(environment: Mapping[str, str]) -> bool:
     """
     Return whether this was started by who has logged in as root and might start anything else.
 
-    sudo, doas and pkexec take away what sshd sets, and a forced command leaves a trace.
+    sudo, doas and pkexec take away what sshd sets, and most clients have a forced command leave a
+    trace.
     """
     by_another = ("SUDO_UID", "DOAS_USER", "PKEXEC_UID", "SSH_ORIGINAL_COMMAND")
     return "SSH_CONNECTION" in environment and not any(name in environment for name in by_another)

@@ -54,6 +54,7 @@ class Link:
         self._tell = remote.tell
         self._reached = self._told = False
         settings = settings_for(location)
+        invocation = invocation._replace(unconfined=settings.get("user") == "root")
         command = command_line(location, invocation.arguments, remote.command, settings)
         self._process = SshProcess(command, location)
         self.connection = Connection(*self._process.descriptors(), self._where)
