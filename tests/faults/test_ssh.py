@@ -95,12 +95,12 @@ def has_journal(directory: Path) -> bool:
 
 
 def servers(far: FarLocations) -> list[int]:
-    """Return the processes on the far host that are ButterSink's server."""
-    return [
+    """Return the processes on the far host that are ButterSink's server, a child of its last."""
+    return sorted(
         pid
         for pid, words in far.sshd.sessions().items()
         if b"--server" in words and b"python" in words[0]
-    ]
+    )
 
 
 def session(far: FarLocations) -> int:
@@ -169,7 +169,7 @@ PATTERNS = ["push-client", "push-ssh", "push-server", "push-sshd", "pull-client"
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_kill(source: Path, destination: Path, far: FarLocations, pattern: str) -> None:
     direction, victim = pattern.split("-")
-    sent = big_snapshot(source, 60)
+    sent = big_snapshot(source, 20)
     arguments = (f"{source}/", at(destination)) if direction == NEAR else (at(source), destination)
     with (
         far.program(*small_segments()),
@@ -194,11 +194,10 @@ def kill(far: FarLocations, process: subprocess.Popen[str], victim: str) -> None
     if victim == "client":
         process.kill()
         return
-    (pid,) = {
-        "ssh": lambda: list(far.clients()),
-        "server": lambda: servers(far),
-        "sshd": lambda: [session(far)],
-    }[victim]()
+    if victim == "ssh":
+        pid = min(far.clients())
+    else:
+        pid = servers(far)[0] if victim == "server" else session(far)
     os.kill(pid, signal.SIGKILL)
 
 
@@ -209,7 +208,7 @@ class TestSilence:
     def test_of_the_far_side(
         self, source: Path, destination: Path, far: FarLocations, direction: str
     ) -> None:
-        sent = big_snapshot(source, 60)
+        sent = big_snapshot(source, 20)
         arguments: tuple[Any, Any] = (
             (f"{source}/", at(destination)) if direction == NEAR else (at(source), destination)
         )
@@ -234,7 +233,7 @@ class TestSilence:
 
     def test_of_the_client(self, source: Path, destination: Path, far: FarLocations) -> None:
         """The server does not keep the lock for it, and keeps what it has."""
-        sent = big_snapshot(source, 60)
+        sent = big_snapshot(source, 20)
         arguments = (f"{source}/", at(destination))
         with (
             far.program(*impatient()),
@@ -257,7 +256,7 @@ class TestSilence:
     ) -> None:
         line = distant.sshd.line
         assert line
-        sent = big_snapshot(source, 8)
+        sent = big_snapshot(source, 5)
         line.set_quality(delay_seconds=0.05, loss=0.005)
         line.cut_after(3 * MIB)
         with started(distant, small_segments("-q", "-e", f"{source}/", at(destination))) as process:

@@ -538,11 +538,11 @@ class TestNonsense:
 
 def peak_memory(far: FarLocations) -> int:
     """Return the most bytes of memory that the server has used so far."""
-    servers = [
+    servers = sorted(
         pid
         for pid, words in far.sshd.sessions().items()
         if b"--server" in words and b"python" in words[0]
-    ]
+    )
     status = Path(f"/proc/{servers[0]}/status").read_text().splitlines()
     (line,) = [line for line in status if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
