@@ -46,7 +46,7 @@ LONGEST_COMMAND = 64 * 1024
 
 @pytest.fixture
 def history(source: Path) -> History:
-    return make_history(source, seed=41, count=4, base_bytes=40 * MIB, change_bytes=12 * MIB)
+    return make_history(source, seed=41, count=4, base_bytes=24 * MIB, change_bytes=6 * MIB)
 
 
 def segmented(*arguments: Argument, environment: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401

@@ -145,7 +145,7 @@ class TestACutNetwork:
             for start in range(0, self.SIZE, 4 * MIB):
                 proxy.cut_after(random.randrange(3 * MIB))
                 sink.write(view[start : start + 4 * MIB])
-        assert proxy.connections - before >= 6
+        assert proxy.connections - before >= 4  # some cuts find several parts on their way
         assert place.bucket.uploads() == []
         assert read(place(mode=Mode.READ), FULL) == data
 
@@ -280,7 +280,7 @@ class TestASilentServer:
         assert place.bucket.uploads() == []
 
     def test_ends_a_download(self, place: Place, paused: Callable[[float], None]) -> None:
-        data = bytes_of(6, 60 * MIB)  # of which 40 can be under way
+        data = bytes_of(6, 120 * MIB)  # of which 80 can be under way
         upload(place(), sending(made(1), None, len(data)), data)
         store, started = place(mode=Mode.READ), time.monotonic()
         with store.send(FULL) as chunks:
