@@ -54,6 +54,10 @@ _REFUSALS = {  # codes of "Error Responses" in the S3 API reference: what is wro
         "the object is archived",
         "Restore it first: aws s3api restore-object, then wait until it is there.",
     ),
+    "InvalidPart": (
+        "a part is not what was sent: a request of an earlier run has arrived late",
+        "Run again: it goes on.",
+    ),
     "InvalidBucketName": ("that is no name of a bucket", "Correct it."),
     "InvalidStorageClass": ("the server has no such storage class", "Change --storage-class."),
     "QuotaExceeded": ("the quota is used up", "Free space there and run again."),
