@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.local import Measured, filesystem, scratch, timed
+from bench.local import Measured, add_snapshots, filesystem, scratch, timed
 from bench.rounds import added, contest, one_snapshot, show
-from tests.support.loopfs import create_subvolume, snapshot, sync_filesystem
+from tests.support.loopfs import create_subvolume, sync_filesystem
 from tests.support.sshd import StartedSshd, started_sshd
 
 if TYPE_CHECKING:
@@ -144,14 +144,12 @@ def logins(setting: Setting, source: Path) -> dict[str, int]:
 
 @contextmanager
 def small_snapshots(directory: Path, count: int) -> Iterator[Path]:
-    """Have a directory with many snapshots, each with one small file more than the last."""
+    """Have a directory with many snapshots, each with a small change to the one before."""
     with filesystem(directory, "source") as top:
         live = create_subvolume(top / "live")
         snapshots = top / "snapshots"
         snapshots.mkdir()
-        for number in range(count):
-            (live / f"{number % 20}").write_text(f"{number}\n" * 500)
-            snapshot(live, snapshots / f"{number:04}")
+        add_snapshots(live, snapshots, range(count))
         sync_filesystem(top)
         yield snapshots
 
