@@ -18,11 +18,13 @@ MAGIC = b"btrfs-stream\0"
 HEADER_BYTES = 17  # of the stream
 COMMAND_BYTES = 10  # of the header of each command
 
-SUBVOL, SNAPSHOT, MKFILE, SET_XATTR, WRITE, CLONE, TRUNCATE = 1, 2, 3, 13, 15, 16, 17
+SUBVOL, SNAPSHOT, MKFILE, MKDIR, RENAME, LINK = 1, 2, 3, 4, 9, 10
+SET_XATTR, WRITE, CLONE, TRUNCATE = 13, 15, 16, 17
 CHMOD, CHOWN, UTIMES, END, UPDATE_EXTENT, ENCODED_WRITE = 18, 19, 20, 21, 22, 25
 UUID, CTRANSID, INO, SIZE, MODE, UID, GID, MTIME = 1, 2, 3, 4, 5, 6, 7, 10
-XATTR_NAME, XATTR_DATA, PATH, OFFSET, DATA = 13, 14, 15, 18, 19
+XATTR_NAME, XATTR_DATA, PATH, PATH_TO, PATH_LINK, OFFSET, DATA = 13, 14, 15, 16, 17, 18, 19
 CLONE_UUID, CLONE_CTRANSID, CLONE_PATH, CLONE_OFFSET, CLONE_LENGTH = 20, 21, 22, 23, 24
+UNENCODED, COMPRESSION, ENCRYPTION = (27, 28, 29), 30, 31  # UNENCODED_FILE_LEN, _LEN, _OFFSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,32 @@ def mkfile(path: bytes, inode: int = 257) -> Command:
     return Command(MKFILE, ((PATH, path), (INO, _u64(inode))))
 
 
+def mkdir(path: bytes, inode: int = 257) -> Command:
+    """Make an empty directory."""
+    return Command(MKDIR, ((PATH, path), (INO, _u64(inode))))
+
+
+def rename(path: bytes, to: bytes) -> Command:
+    """Move a file or directory."""
+    return Command(RENAME, ((PATH, path), (PATH_TO, to)))
+
+
+def link(path: bytes, target: bytes) -> Command:
+    """Give a file another name."""
+    return Command(LINK, ((PATH, path), (PATH_LINK, target)))
+
+
 def write(path: bytes, offset: int, data: bytes) -> Command:
     """Write into a file."""
     return Command(WRITE, ((PATH, path), (OFFSET, _u64(offset)), (DATA, data)))
+
+
+def encoded_write(path: bytes, offset: int, data: bytes, *, inline: bool = False) -> Command:
+    """Write compressed data into a file, as the kernel does (version 2)."""
+    numbers = ((each, _u64(4096)) for each in UNENCODED)
+    encryption = () if inline else ((ENCRYPTION, bytes(4)),)
+    attributes = ((PATH, path), (OFFSET, _u64(offset)), *numbers, (COMPRESSION, bytes(4)))
+    return Command(ENCODED_WRITE, (*attributes, *encryption, (DATA, data)))
 
 
 def clone(

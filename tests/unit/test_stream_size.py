@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from buttersink.errors import StreamError
-from buttersink.stream import Doubt, OwnerChange, StreamSize
+from buttersink.stream import Doubt, OwnerChange, StoredExtent, StreamSize
 from tests.support.streams import (
     HEADER_BYTES,
     KERNEL_STREAM,
@@ -16,8 +16,10 @@ from tests.support.streams import (
     clone,
     encode,
     encode_command,
+    encoded_write,
     end,
     mkfile,
+    rename,
     snapshot,
     subvol,
     truncate,
@@ -153,10 +155,72 @@ def test_what_is_shorter_than_a_header_is_refused() -> None:
         size_of(encode([])[: HEADER_BYTES - 1])
 
 
-def test_a_stream_of_version_2_is_refused() -> None:
-    """Its data would be cut into pieces of another size, so the sum would be wrong."""
-    with pytest.raises(StreamError):
+def test_a_stream_of_version_2_is_refused_without_a_way_to_look_extents_up() -> None:
+    with pytest.raises(StreamError, match="not of version 1"):
         size_of(encode([FIRST, update_extent(b"f", 0, 1), end()], version=2))
+
+
+class TestVersion2:
+    """Data in longer pieces, and what is compressed on disk as it is."""
+
+    @staticmethod
+    def size_of(*commands: Command, stored: dict[object, StoredExtent] | None = None) -> int:
+        """Return the length where these extents are compressed, by file and offset."""
+        known = stored or {}
+        size = StreamSize(None, lambda *place: known.get(place))
+        for byte in encode([FIRST, *commands, end()], version=2):
+            size.feed(bytes([byte]))
+        return size.result()
+
+    @staticmethod
+    def real(*commands: Command) -> int:
+        return len(encode([FIRST, *commands, end()], version=2))
+
+    @pytest.mark.parametrize(
+        "size", [1, READ_SIZE + 1, 128 * KIB - 1, 128 * KIB, 128 * KIB + 1, 300 * KIB + 7]
+    )
+    def test_of_data_that_are_not_compressed(self, size: int) -> None:
+        writes = [
+            write(b"d/f", start, bytes(min(128 * KIB, size - start)))
+            for start in range(0, size, 128 * KIB)
+        ]
+        assert self.size_of(update_extent(b"d/f", 0, size)) == self.real(*writes)
+
+    @pytest.mark.parametrize("inline", [False, True])
+    def test_of_a_compressed_extent(self, *, inline: bool) -> None:
+        stored: dict[object, StoredExtent] = {(b"d/f", 4096): StoredExtent(777, inline)}
+        expected = self.real(encoded_write(b"d/f", 4096, bytes(777), inline=inline))
+        assert self.size_of(update_extent(b"d/f", 4096, 9000), stored=stored) == expected
+
+    def test_of_a_little_of_a_compressed_extent(self) -> None:
+        """The kernel sends it as it is only if that is not longer than what is needed of it."""
+        stored: dict[object, StoredExtent] = {(b"f", 0): StoredExtent(5000, inline=False)}
+        short = self.size_of(update_extent(b"f", 0, 4999), stored=stored)
+        assert short == self.real(write(b"f", 0, bytes(4999)))
+        enough = self.size_of(update_extent(b"f", 0, 5000), stored=stored)
+        assert enough == self.real(encoded_write(b"f", 0, bytes(5000)))
+
+    def test_looks_files_up_as_what_they_are(self) -> None:
+        stored: dict[object, StoredExtent] = {
+            (300, 0): StoredExtent(10, inline=True),
+            (b"old/g", 8192): StoredExtent(20, inline=False),
+        }
+        moves = [rename(b"old", b"new"), mkfile(b"o300-7-0", 300), rename(b"o300-7-0", b"f")]
+        found = self.size_of(
+            *moves, update_extent(b"f", 0, 99), update_extent(b"new/g", 8192, 99), stored=stored
+        )
+        assert found == self.real(
+            *moves,
+            encoded_write(b"f", 0, bytes(10), inline=True),
+            encoded_write(b"new/g", 8192, bytes(20)),
+        )
+
+    def test_takes_every_truncate_for_one_of_the_real_stream(self) -> None:
+        size = StreamSize(None, lambda *_place: None)
+        commands = [FIRST, update_extent(b"f", 0, 4096), truncate(b"f", 4096), end()]
+        size.feed(encode(commands, version=2))
+        assert size.result() == self.real(write(b"f", 0, bytes(4096)), truncate(b"f", 4096))
+        assert (size.surplus, size.doubts) == ([], [])
 
 
 class TestDoubts:

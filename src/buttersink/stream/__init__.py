@@ -8,8 +8,8 @@ Format: btrfs-progs' "Btrfs Send Stream" documentation and the kernel's fs/btrfs
 from buttersink.stream.checking import StreamCheck, StreamFacts
 from buttersink.stream.guard import Guard
 from buttersink.stream.rewrite import Identity, Rewriter
-from buttersink.stream.segments import Checkpoint, Segments, rest_of
-from buttersink.stream.size import Doubt, OwnerChange, StreamSize
+from buttersink.stream.segments import Checkpoint, Segments, another_stream, rest_of
+from buttersink.stream.size import Doubt, OwnerChange, StoredExtent, StreamSize
 
 __all__ = [
     "Checkpoint",
@@ -19,8 +19,10 @@ __all__ = [
     "OwnerChange",
     "Rewriter",
     "Segments",
+    "StoredExtent",
     "StreamCheck",
     "StreamFacts",
     "StreamSize",
+    "another_stream",
     "rest_of",
 ]

@@ -21,6 +21,9 @@ VERSIONS = (1, 2)
 
 SUBVOL = 1  # enum btrfs_send_cmd
 SNAPSHOT = 2
+MKFILE = 3
+MKDIR = 4
+RENAME = 9
 LINK = 10
 SET_XATTR = 13
 WRITE = 15
@@ -111,6 +114,14 @@ def check_stream_header(raw: bytes) -> int:
             "unknown send stream", why=f"version {version}", hint="Upgrade buttersink."
         )
     return int(version)
+
+
+def stream_version(head: bytes) -> int | None:
+    """Return the version in what may be a stream header, None if it is none."""
+    if len(head) < STREAM_HEADER.size:
+        return None
+    magic, version = STREAM_HEADER.unpack_from(head)
+    return int(version) if magic == MAGIC else None
 
 
 def number(value: int) -> bytes:

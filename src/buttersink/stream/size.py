@@ -1,14 +1,18 @@
 """
 The exact length of a send stream, from the metadata-only stream of the same pair.
 
-A send with BTRFS_SEND_FLAG_NO_FILE_DATA differs from the real one in two things. Each run of WRITE
+A send with BTRFS_SEND_FLAG_NO_FILE_DATA differs from the real one in few things. Each run of WRITE
 commands is one UPDATE_EXTENT(path, offset, size); the kernel cuts data into WRITE commands of
-48 KiB (BTRFS_SEND_READ_SIZE of version 1), so that is made up for to the byte. And after a file
-that has grown a TRUNCATE is missing if its last bytes were written before a hole in front of them,
-or one is too many if it ends in a hole and has room reserved after that (send_hole in
-fs/btrfs/send.c notes where it stopped only if it sends data). Whether a file is like that is not in
-the stream: it is among the *doubts* or *surplus*, for those who can look. So are changes of owner,
-after which a CHMOD may be put in (see `rewrite`).
+48 KiB in version 1 and 128 KiB in version 2 (max_send_read_size), so that is made up for to the
+byte. In version 2 an extent that is compressed is sent as it is on disk, in one ENCODED_WRITE,
+unless that is longer than what is needed of it (send_extent_data); how it is on disk is not in the
+stream, and asked of those who can look.
+
+And in version 1, after a file that has grown, a TRUNCATE is missing if its last bytes were written
+before a hole in front of them, or one is too many if it ends in a hole and has room reserved after
+that (send_hole in fs/btrfs/send.c notes where it stopped only if it sends data). Whether a file is
+like that is not in the stream either: it is among the *doubts* or *surplus*. So are, in both,
+changes of owner, after which a CHMOD may be put in (see `rewrite`).
 
 Sizes are remembered between runs: a change to what comes out here needs another `_PREDICTION` in
 `stores.btrfs.remembered`.
@@ -17,16 +21,46 @@ Sizes are remembered between runs: a change to what comes out here needs another
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 from buttersink.errors import StreamError
 from buttersink.stream import commands
+from buttersink.stream.names import FOLLOWED, Names
 
-_WRITE_DATA = 48 * 1024  # bytes of file data in one WRITE of version 1
-_WRITE_FRAME = 30  # its header 10, path attribute 4, offset attribute 12, data attribute 4
 _HEAD = commands.COMMAND_HEADER.size
 _ATTRIBUTE = 4  # header of an attribute
 _NUMBER = _ATTRIBUTE + 8  # a whole attribute that is a number
+_KIND = _ATTRIBUTE + 4  # the same of 32 bits
+
+# Bytes of file data in one WRITE, and of it without those and its path: header, path, offset, data,
+# of which version 2 does not say how long they are.
+_WRITES = {
+    1: (48 * 1024, _HEAD + _ATTRIBUTE + _NUMBER + _ATTRIBUTE),
+    2: (128 * 1024, _HEAD + _ATTRIBUTE + _NUMBER + 2),
+}
+
+# Of an ENCODED_WRITE: path, offset, three lengths, compression, data; encryption if not inline.
+_ENCODED = _HEAD + _ATTRIBUTE + 4 * _NUMBER + _KIND + 2
+
+
+class StoredExtent(NamedTuple):
+    """A compressed extent: its size on disk in bytes, and whether they are in the metadata."""
+
+    size: int
+    inline: bool
+
+    def command_length(self, path: bytes) -> int:
+        """Return the bytes of the ENCODED_WRITE that sends it."""
+        return _ENCODED + len(path) + (0 if self.inline else _KIND) + self.size
+
+
+FindExtent = Callable[[int | bytes, int], StoredExtent | None]
+"""
+Tells how an extent is stored, None if it is not compressed: by its file, and where it begins there.
+
+The file is an inode number of the snapshot, or a path in the parent.
+"""
 
 
 class Doubt(NamedTuple):
@@ -61,10 +95,11 @@ class OwnerChange(NamedTuple):
 
 class StreamSize:
     """
-    Adds up the length of the real stream while a metadata-only one (version 1) is fed.
+    Adds up the length of the real stream while a metadata-only one is fed.
 
     Args:
         limit: Bytes, of the real stream, after which nothing more is of interest.
+        find_extent: For a stream of version 2, which without it is refused.
 
     Attributes:
         commands: How many commands have come.
@@ -75,7 +110,7 @@ class StreamSize:
 
     """
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, find_extent: FindExtent | None = None) -> None:
         self._limit = sys.maxsize if limit is None else limit  # with what is in the surplus
         self.doubts: list[Doubt] = []
         self.surplus: list[Doubt] = []
@@ -84,9 +119,11 @@ class StreamSize:
         self.commands = 0
         self._bytes = 0
         self._held = b""
-        self._started = False
+        self._version = 0
         self._ended = False
-        self._look_into = {
+        self._find_extent = find_extent
+        self._names = Names()
+        self._look_into: dict[int, Callable[[bytes], int]] = {
             commands.UPDATE_EXTENT: self._update_extent,
             commands.CLONE: self._clone,
             commands.TRUNCATE: self._truncate,
@@ -95,6 +132,7 @@ class StreamSize:
             commands.END: self._end,
         }
         self._file = b""  # the file that the last extents were of
+        self._write_data, self._write_frame = _WRITES[1]
         self._top = self._last = 0  # how far they reach, and where the last one ends
 
     @property
@@ -111,15 +149,30 @@ class StreamSize:
         """Take the next bytes; `StreamError` if they are no metadata-only stream."""
         data = self._held + bytes(chunk)
         position = 0
-        if not self._started:
+        if not self._version:
             if len(data) < commands.STREAM_HEADER.size:
                 self._held = data
                 return
-            if commands.check_stream_header(data) != 1:
-                raise StreamError("not a metadata-only send stream", why="it is not of version 1")
-            position = self._bytes = commands.STREAM_HEADER.size
-            self._started = True
+            position = self._bytes = self._start(data)
         self._held = data[self._count(data, position) :]
+
+    def _start(self, data: bytes) -> int:
+        """Take the stream's header; return where it ends."""
+        self._version = commands.check_stream_header(data)
+        self._write_data, self._write_frame = _WRITES[self._version]
+        if self._version > 1:
+            if self._find_extent is None:
+                raise StreamError("not a metadata-only send stream", why="it is not of version 1")
+            del self._look_into[commands.TRUNCATE]  # it is in both
+            self._look_into |= {command: self._followed(command) for command in FOLLOWED}
+        return commands.STREAM_HEADER.size
+
+    def _followed(self, command: int) -> Callable[[bytes], int]:
+        def follow(body: bytes) -> int:
+            self._names.follow(command, body)
+            return 0
+
+        return follow
 
     def _count(self, data: bytes, position: int) -> int:
         """Add up the whole commands from `position`; return where the first cut one is."""
@@ -144,13 +197,22 @@ class StreamSize:
         return position
 
     def _update_extent(self, body: bytes) -> int:
-        """Take PATH, FILE_OFFSET, SIZE; return by how much the WRITE commands are longer."""
+        """Take PATH, FILE_OFFSET, SIZE; return by how much the commands with data are longer."""
         path = body[_ATTRIBUTE : -2 * _NUMBER]
         offset = int.from_bytes(body[-_NUMBER - 8 : -_NUMBER], "little")
         size = int.from_bytes(body[-8:], "little")
         self._extent(path, offset + size)
-        writes = -(-size // _WRITE_DATA)
-        return size + writes * (_WRITE_FRAME + len(path)) - _HEAD - len(body)
+        stored = self._stored(path, offset)
+        if stored is not None and stored.size <= size:
+            return stored.command_length(path) - _HEAD - len(body)
+        writes = -(-size // self._write_data)
+        return size + writes * (self._write_frame + len(path)) - _HEAD - len(body)
+
+    def _stored(self, path: bytes, offset: int) -> StoredExtent | None:
+        if self._find_extent is None or self._version == 1:
+            return None
+        file = self._names.find(path)
+        return None if file is None else self._find_extent(file, offset)
 
     def _clone(self, body: bytes) -> int:
         """Take FILE_OFFSET, CLONE_LEN, PATH and CLONE_UUID: where an extent ends, whose it is."""
