@@ -63,6 +63,7 @@ class AllPairs:
     def _opened(self) -> Iterator[BtrfsStore]:
         location = Location(os.fsencode(self._directory), all_below=True)
         with BtrfsStore(location, Mode.READ, Role.SOURCE) as store:
+            store.stream_version = store.traits.sends  # as between two places here
             store.catalogue()
             yield store
 

@@ -57,6 +57,7 @@ def list_store(store: Store, options: Options, reporter: Reporter) -> Catalogue:
     listed = [s for s in found.snapshots if not options.plan.excludes(s)]
     sizes: dict[Uuid, Size] = {}
     if store.traits.measures and not options.estimate:
+        store.stream_version = store.traits.sends  # what a plan has measured is known here, too
         unknown = list(dict.fromkeys(Diff(s.uuid, None) for s in listed if s.size is None))
         for done, measurement in enumerate(store.measure(unknown), start=1):
             if measurement.problem:
@@ -86,6 +87,8 @@ def prepare(source: Store, destination: Store, options: Options, reporter: Repor
     if not source.traits.measures:
         return planner.make_plan(survey, here.diffs, weights, options.plan.max_chain)
     from buttersink.sizing import plan_by_size
+
+    source.stream_version = min(source.traits.sends, destination.traits.receives)
 
     clones = source.traits.clones and destination.traits.clones
     return plan_by_size(

@@ -69,7 +69,10 @@ class Home:
 
     def store(self, location: Path) -> Store:
         cache = Cache(os.fsencode(self.path / "buttersink"), writable=True)
-        return open_store(parse_location(f"{location}/".encode()), Mode.READ, Role.SOURCE, cache)
+        place = parse_location(f"{location}/".encode())
+        store = open_store(place, Mode.READ, Role.SOURCE, cache)
+        store.stream_version = store.traits.sends
+        return store
 
     def known(self, location: Path) -> dict[bytes, bool]:
         """Return for the full send of each snapshot, by path, whether it is remembered."""
@@ -112,7 +115,8 @@ def sizes(document: Any) -> dict[str, int]:  # noqa: ANN401  JSON
 
 
 def sent_bytes(path: Path) -> int:
-    return len(subprocess.check_output(["btrfs", "send", "--quiet", path]))
+    version_2 = ("--proto", "2", "--compressed-data")
+    return len(subprocess.check_output(["btrfs", "send", "--quiet", *version_2, path]))
 
 
 def test_the_second_listing_measures_nothing_and_says_the_same(

@@ -39,6 +39,7 @@ def history(source: Path) -> History:
 def true_minimum(directory: Path) -> int:
     """Return the least bytes over all pairs of the snapshots there, every one measured."""
     with open_store(parse_location(f"{directory}/".encode()), Mode.READ, Role.SOURCE) as store:
+        store.stream_version = store.traits.sends
         uuids = [snapshot.uuid for snapshot in store.catalogue().snapshots]
         nodes = {None: 0} | {uuid: node for node, uuid in enumerate(uuids, start=1)}
         pairs = [Diff(uuid, None) for uuid in uuids]

@@ -46,6 +46,14 @@ def test_what_the_kernel_sends_passes(raw: bytes, cuts: list[int]) -> None:
     check(raw, commands[0].value(streams.CLONE_UUID), cuts)
 
 
+def test_a_version_that_the_receiver_does_not_take_well() -> None:
+    parent = streams.decode(KERNEL_STREAM)[1][0].value(streams.CLONE_UUID)
+    with pytest.raises(StreamError, match=r"version 2, which btrfs-progs .* 6\.0\.2") as caught:
+        Guard(parent, {SELF}, receives=1).check(KERNEL_STREAM_V2)
+    assert caught.value.hint == "Upgrade btrfs-progs where it is received."
+    Guard(parent, {SELF}, receives=1).check(KERNEL_STREAM)
+
+
 @pytest.mark.parametrize("version", [1, 2])
 @given(cuts=st.lists(st.integers(0, 200_000)))
 def test_dots_that_lead_nowhere_pass(version: int, cuts: list[int]) -> None:

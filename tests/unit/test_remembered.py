@@ -74,7 +74,7 @@ def remember(
 ) -> None:
     sizes = RememberedSizes(cache, filesystem, there)
     for each in measurements:
-        sizes.add(each)
+        sizes.add(each, 1)
     sizes.close()
 
 
@@ -86,7 +86,7 @@ def recall(
 ) -> list[bool]:
     """Return for each measurement whether it is known; what is known has to be right."""
     sizes = RememberedSizes(cache, filesystem, there)
-    known = [sizes.get(each.diff) for each in measurements]
+    known = [sizes.get(each.diff, 1) for each in measurements]
     pairs = zip(known, measurements, strict=True)
     assert all(k in (None, m._replace(remembered=True)) for k, m in pairs)
     return [each is not None for each in known]
@@ -110,16 +110,16 @@ class TestWhatIsRemembered:
         at_least = STEP._replace(finished=False)
         remember(cache, at_least, there=index(ONE, TWO))
         sizes = RememberedSizes(cache, FILESYSTEM, index(ONE, TWO))
-        assert sizes.get(STEP.diff, STEP.bytes - 1) == at_least._replace(remembered=True)
-        assert sizes.get(STEP.diff, STEP.bytes) is None
-        assert sizes.get(STEP.diff) is None
+        assert sizes.get(STEP.diff, 1, STEP.bytes - 1) == at_least._replace(remembered=True)
+        assert sizes.get(STEP.diff, 1, STEP.bytes) is None
+        assert sizes.get(STEP.diff, 1) is None
 
     def test_is_known_in_the_same_run_even_without_a_cache(self) -> None:
         sizes = RememberedSizes(None, FILESYSTEM, index(ONE, TWO))
-        assert sizes.get(STEP.diff) is None
-        sizes.add(STEP)
+        assert sizes.get(STEP.diff, 1) is None
+        sizes.add(STEP, 1)
         sizes.close()
-        assert sizes.get(STEP.diff) == STEP._replace(remembered=True)
+        assert sizes.get(STEP.diff, 1) == STEP._replace(remembered=True)
 
     def test_is_neither_of_nor_for_diffs_with_clone_sources(self, cache: Cache) -> None:
         there = index(ONE, TWO, OUTSIDE)
@@ -188,14 +188,14 @@ class TestWhatIsRemembered:
         self, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(remembered, "_PAUSE", 0.0)
-        RememberedSizes(cache, FILESYSTEM, index(ONE)).add(FULL)
+        RememberedSizes(cache, FILESYSTEM, index(ONE)).add(FULL, 1)
         assert recall(cache, FULL, there=index(ONE)) == [True]
 
     def test_of_two_runs_at_a_time_is_all_there(self, cache: Cache) -> None:
         there = index(ONE, TWO)
         one, other = (RememberedSizes(cache, FILESYSTEM, there) for _ in range(2))
-        one.add(FULL)
-        other.add(STEP)
+        one.add(FULL, 1)
+        other.add(STEP, 1)
         one.close()
         other.close()
         assert recall(cache, FULL, STEP, there=there) == [True, True]
@@ -295,8 +295,8 @@ def snapshot_of(top: Path) -> list[tuple[str, int, int, int]]:
 def assert_goes_on_without(cache: Cache, told: list[str], tmp_path: Path) -> None:
     before = snapshot_of(tmp_path)
     sizes = RememberedSizes(cache, FILESYSTEM, index(ONE, TWO))
-    assert sizes.get(FULL.diff) is None
-    sizes.add(STEP)
+    assert sizes.get(FULL.diff, 1) is None
+    sizes.add(STEP, 1)
     sizes.close()
     assert snapshot_of(tmp_path) == before
     (line,) = told
@@ -405,7 +405,7 @@ class TestDamage:
             told.clear()
             for _ in range(2):
                 sizes = RememberedSizes(cache, FILESYSTEM, there)
-                known = [sizes.get(each.diff) for each in every]
+                known = [sizes.get(each.diff, 1) for each in every]
                 assert all(k is None or isinstance(k.bytes + k.commands, int) for k in known)
                 remember(cache, FULL, there=there)
             if not any("another version" in line for line in told):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from buttersink.kernel import ioctl
 
-# struct btrfs_file_extent_item: generation@0, ram_bytes@8, type@20, disk_bytenr@21, num_bytes@45
-_FILE_EXTENT = struct.Struct("<QQ4xB")
-_REGULAR = struct.Struct("<21xQ16xQ")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# struct btrfs_file_extent_item: generation@0, ram_bytes@8, compression@16, type@20, and then the
+# data if inline, else disk_bytenr@21, disk_num_bytes@29, num_bytes@45
+_FILE_EXTENT = struct.Struct("<QQB3xB")
+_REGULAR = struct.Struct("<21xQQ8xQ")
 _INLINE, _REG = 0, 1  # BTRFS_FILE_EXTENT_*; the third kind, preallocated, holds no data
+_INLINE_DATA = 21  # where they begin
+_MOST_COMPRESSED = 128 * 1024  # bytes of a file in one compressed extent: BTRFS_MAX_UNCOMPRESSED
 
 # struct btrfs_inode_item: size@16, uid@44, gid@48, mode@52
 _INODE_ITEM = struct.Struct("<16xQ20x3I")
@@ -23,6 +29,38 @@ class Inode(NamedTuple):
     owner: int
     group: int
     mode: int
+
+
+class Extent(NamedTuple):
+    """
+    A stretch of a file with data.
+
+    Attributes:
+        start: Bytes from the file's beginning.
+        end: The same, of the first byte after it.
+        stored: Bytes that it takes on disk if it is compressed, else 0.
+        inline: Whether those are in the metadata.
+
+    """
+
+    start: int
+    end: int
+    stored: int
+    inline: bool
+
+
+def extents_from(fd: int, subvolume_id: int, number: int, offset: int) -> Iterator[Extent]:
+    """Yield the extents of an inode in order; of those before `offset` it may miss some."""
+    first = (number, ioctl.EXTENT_DATA, max(0, offset - _MOST_COMPRESSED))
+    last = (number, ioctl.EXTENT_DATA, 2**64 - 1)
+    for item in ioctl.search(fd, subvolume_id, first, last):
+        _generation, ram_bytes, compression, kind = _FILE_EXTENT.unpack_from(item.payload)
+        if kind == _INLINE:
+            size, stored = ram_bytes, len(item.payload) - _INLINE_DATA
+        else:
+            _start, stored, size = _REGULAR.unpack_from(item.payload)
+        compressed = stored if compression else 0
+        yield Extent(item.offset, item.offset + size, compressed, kind == _INLINE)
 
 
 def inode_of(fd: int, subvolume_id: int, number: int) -> Inode | None:
@@ -39,23 +77,25 @@ def has_extents_from(fd: int, subvolume_id: int, number: int, offset: int) -> bo
     return any(True for _item in ioctl.search(fd, subvolume_id, first, last))
 
 
-def data_newer_than(fd: int, subvolume_id: int, transid: int) -> int:
+def data_newer_than(fd: int, subvolume_id: int, transid: int, *, as_stored: bool = False) -> int:
     """
     Return bytes of file data written after transaction `transid`; 0 counts everything.
 
-    Shared and cloned extents count each time they are used. Deletions and metadata do not show.
+    Those that are compressed count as many as they are on disk if that is asked for. Shared and
+    cloned extents count each time they are used. Deletions and metadata do not show.
     """
     total = 0
     first, last = (ioctl.FIRST_SUBVOLUME, 0, 0), (ioctl.LAST_SUBVOLUME, 0xFF, 2**64 - 1)
     for item in ioctl.search(fd, subvolume_id, first, last, min_transid=transid + 1):
         if item.type != ioctl.EXTENT_DATA:
             continue
-        generation, ram_bytes, kind = _FILE_EXTENT.unpack_from(item.payload)
+        generation, ram_bytes, compression, kind = _FILE_EXTENT.unpack_from(item.payload)
         if generation <= transid:
             continue
-        if kind == _INLINE:
-            total += ram_bytes
-        elif kind == _REG:
-            disk_bytenr, num_bytes = _REGULAR.unpack_from(item.payload)
-            total += num_bytes if disk_bytenr else 0
+        size, stored = ram_bytes, len(item.payload) - _INLINE_DATA
+        if kind != _INLINE:
+            disk_bytenr, stored, size = _REGULAR.unpack_from(item.payload)
+            if kind != _REG or not disk_bytenr:
+                continue
+        total += min(size, stored) if compression and as_stored else size
     return total

@@ -50,6 +50,8 @@ QGROUP_STATUS = 240
 QGROUP_INFO = 242
 
 SEND_NO_FILE_DATA = 0x1  # BTRFS_SEND_FLAG_NO_FILE_DATA
+SEND_COMPRESSED = 0x10  # BTRFS_SEND_FLAG_COMPRESSED, of version 2
+_SEND_VERSION = 0x8  # BTRFS_SEND_FLAG_VERSION
 
 _SUBVOL_RDONLY = 0x2  # BTRFS_SUBVOL_RDONLY, as ioctls have it
 _SUBVOL_SPEC_BY_ID = 0x10  # BTRFS_SUBVOL_SPEC_BY_ID
@@ -194,14 +196,22 @@ def delete_subvolume(fd: int, subvolume_id: int) -> None:
 
 
 def send(
-    fd: int, out_fd: int, *, parent: int = 0, clone_sources: Sequence[int] = (), flags: int = 0
+    fd: int,
+    out_fd: int,
+    *,
+    parent: int = 0,
+    clone_sources: Sequence[int] = (),
+    flags: int = 0,
+    version: int = 1,
 ) -> None:
     """
-    Write the send stream (version 1) of the read-only subvolume at `fd` into a pipe.
+    Write the send stream of the read-only subvolume at `fd` into a pipe.
 
     Blocks until the whole stream is taken; releases the interpreter's lock. `parent` and
     `clone_sources` are subvolume numbers. EPIPE when the reader closes.
     """
     sources = array("Q", clone_sources)
     address, count = sources.buffer_info()
-    fcntl.ioctl(fd, _SEND, _SEND_ARGS.pack(out_fd, count, address, parent, flags, 0))
+    if version > 1:  # older kernels know no such flag
+        flags |= _SEND_VERSION
+    fcntl.ioctl(fd, _SEND, _SEND_ARGS.pack(out_fd, count, address, parent, flags, version))

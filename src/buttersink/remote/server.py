@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from buttersink.remote.protocol import SPOKEN, Kind, agree, parse_json
 from buttersink.remote.values import Fields
 from buttersink.stores.base import Cache, Mode, Role
 from buttersink.stores.btrfs import BtrfsStore
+from buttersink.stores.btrfs.progs import progs_version
 from buttersink.version import program_version
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class _Session:
             versions=SPOKEN,
             program=program_version(),
             kernel=os.uname().release,
-            progs=_progs_version(),
+            progs=progs_version(),
             mode=self._invocation.mode,
             directory=self._invocation.directory,
         )
@@ -207,7 +207,12 @@ class _Session:
             cache = Cache(self._around.cache, writable=wish.remember, tell=self._note)
         self._store_or_none = BtrfsStore(location, wish.mode, wish.role, cache, confined=confined)
         self._around.log(f"opened as {wish.role} in mode {wish.mode}: {printable(path)}")
-        return {"location": self._store.location}
+        traits = self._store.traits
+        return {
+            "location": self._store.location,
+            "sends": traits.sends,
+            "receives": traits.receives,
+        }
 
     def _note(self, text: str) -> None:
         self._connection.send_json(Kind.NOTE, {"text": text})
@@ -254,9 +259,18 @@ class _Session:
 
     def _measure(self, request: Fields) -> Json:
         diffs, limits = self._asked(request)
+        self._speak(request)
         measuring = (values.measurement_json(each) for each in self._store.measure(diffs, limits))
         with closing(measuring):
             return self._items(measuring)
+
+    def _speak(self, request: Fields) -> None:
+        """Take the version of streams that is asked for, if the store makes such ones."""
+        version = request.number_or_none("version") or 1
+        if version > self._store.traits.sends:
+            why = f"no stream of version {version} can be made"
+            raise UsageError("refused", where=self._store.location, why=why)
+        self._store.stream_version = version
 
     def _asked(self, request: Fields) -> tuple[list[Diff], Mapping[Diff, int]]:
         """Return the diffs of a request, all of which are of what is here, and their limits."""
@@ -272,6 +286,7 @@ class _Session:
 
     def _estimate(self, request: Fields) -> Json:
         diffs, _limits = self._asked(request)
+        self._speak(request)
         return self._items(
             {"diff": values.diff_json(diff), "bytes": size}
             for diff, size in self._store.estimate(diffs)
@@ -280,6 +295,7 @@ class _Session:
     def _send(self, request: Fields) -> Json:
         diff = values.diff_from(request.raw("diff"))
         self._holdings.check([diff])
+        self._speak(request)
         with self._store.send(diff, values.checkpoint_from(request, "checkpoint")) as chunks:
             for chunk in chunks:
                 self._connection.send_data(chunk)
@@ -388,11 +404,3 @@ def _free_path(path: bytes) -> bytes:
         why = "such names are for what has not arrived"
         raise UsageError("refused", where=path, why=why)
     return path
-
-
-def _progs_version() -> str:
-    """Return the version of btrfs-progs, empty if there are none."""
-    with suppress(OSError):
-        found = subprocess.run(["btrfs", "--version"], capture_output=True, check=False)
-        return found.stdout[:200].decode("utf-8", "replace").partition("\n")[0]
-    return ""

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from buttersink.stream import Checkpoint
 
 
+STREAM_VERSION = 2
+"""Of a send stream: the last version that this program knows."""
+
+
 class Mode(StrEnum):
     """What a store may do, each including the one before."""
 
@@ -53,6 +57,8 @@ class Traits:
         measures: `measure` gives exact sizes and `estimate` rough ones. If not, it has those diffs
             alone that its catalogue names.
         clones: A diff to or from it may take data from every snapshot that both sides have.
+        sends: The highest version of a send stream that it makes.
+        receives: The highest version that it takes.
         weights: What to make least when diffs are sent here, and whether they stay diffs.
         verifies: It holds diffs that may have suffered: `check` compares one with what was
             recorded, and `send` proves it. Both may be called from several threads at a time.
@@ -61,6 +67,8 @@ class Traits:
 
     measures: bool
     clones: bool = False
+    sends: int = 1
+    receives: int = 1
     weights: Weights = field(default_factory=Weights)
     verifies: bool = False
 
@@ -159,10 +167,14 @@ class Store(ABC):
         location: How the user named it.
         mode: What it may do.
         traits: What it can do.
+        stream_version: Of the streams that it measures and sends, if they are not stored: at most
+            what it and who takes them can. Of version 2, they have what is compressed on disk as it
+            is.
 
     """
 
     traits: Traits
+    stream_version = 1
 
     def __init__(self, location: str, mode: Mode) -> None:
         self.location = location
@@ -216,8 +228,8 @@ class Store(ABC):
         """
         Open a diff: an iterator over its bytes, each view valid until the next is asked for.
 
-        With a checkpoint, over those after it. `ResumeError`, at the end of the bytes at the
-        latest, if they do not belong to a stream that begins with what the checkpoint holds.
+        With a checkpoint, over those after it, in its version. `ResumeError`, at the end of the
+        bytes at the latest, if they do not belong to a stream that begins with what it holds.
 
         The stream names snapshots by effective UUID. The iterator raises `SendError` if the stream
         cannot be brought to its end; in a store that verifies also at the end, if the bytes are

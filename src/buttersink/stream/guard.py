@@ -36,11 +36,14 @@ class Guard:
     Args:
         parent: UUID that it may begin with making a snapshot of; None if it has to be a full one.
         sources: UUIDs of the snapshots it may clone from.
+        receives: The highest version that the receiver takes well.
 
     """
 
-    def __init__(self, parent: bytes | None, sources: AbstractSet[bytes]) -> None:
-        self._parent, self._sources = parent, sources
+    def __init__(
+        self, parent: bytes | None, sources: AbstractSet[bytes], receives: int = 2
+    ) -> None:
+        self._parent, self._sources, self._receives = parent, sources, receives
         self._version = 0
         self._begun = False
         self._held = b""
@@ -56,6 +59,8 @@ class Guard:
                 self._held = bytes(data)
                 return
             self._version = commands.check_stream_header(bytes(data[: commands.STREAM_HEADER.size]))
+            if self._version > self._receives:
+                _too_new(self._version)
             position = commands.STREAM_HEADER.size
         unpack, longest = commands.COMMAND_HEADER.unpack_from, commands.LONGEST_COMMANDS
         while position + _HEAD <= last:
@@ -119,6 +124,14 @@ class Guard:
 def _check_path(path: bytes) -> None:
     if b".." in path.split(b"/") or b"\0" in path:
         _refuse(f"it names the path {printable(path)}")
+
+
+def _too_new(version: int) -> NoReturn:
+    raise StreamError(
+        "the send stream cannot be received",
+        why=f"it is of version {version}, which btrfs-progs take well from 6.0.2 on",
+        hint="Upgrade btrfs-progs where it is received.",
+    )
 
 
 def _refuse(why: str) -> NoReturn:

@@ -33,14 +33,20 @@ class ReceiveProcess:
         identity: What the stream's first command shall say.
         locked: Descriptor with the destination's lock: should this program be killed, the lock
             holds until the process, too, has ended.
+        receives: The highest version of a send stream that the process takes well.
 
     """
 
     def __init__(
-        self, mount: PrivateMount, directory: int, identity: Identity, locked: int
+        self,
+        mount: PrivateMount,
+        directory: int,
+        identity: Identity,
+        locked: int,
+        receives: int,
     ) -> None:
         self._rewriter = Rewriter(identity)
-        self._guard = Guard(identity.parent, frozenset(identity.clones.values()))
+        self._guard = Guard(identity.parent, frozenset(identity.clones.values()), receives)
         self._stderr = os.memfd_create("btrfs-receive-stderr")
         read_end, self._stdin = os.pipe2(os.O_CLOEXEC)
         try:

@@ -1,12 +1,12 @@
 """
 What was measured before: sizes by the snapshots they are of, since those do not change.
 
-A stream's length depends on the snapshots, which a subvolume's own UUID and the transaction that
-last changed its content stand for; on the name, which the stream begins with; on which of them can
-be opened to look up what the stream leaves out; and on who made it: the kernel and this program.
-All of that is in the key. It also depends, for extents with more than 1,024 references, on whatever
-else refers to them (SEND_MAX_EXTENT_REFS in fs/btrfs/send.c): a size may be off where such
-references have come or gone since.
+A stream's length depends on its version; on the snapshots, which a subvolume's own UUID and the
+transaction that last changed its content stand for; on the name, which the stream begins with; on
+which of them can be opened to look up what the stream leaves out; and on who made it: the kernel
+and this program. All of that is in the key. It also depends, for extents with more than 1,024
+references, on whatever else refers to them (SEND_MAX_EXTENT_REFS in fs/btrfs/send.c): a size may be
+off where such references have come or gone since.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from buttersink.stores.base import Cache
     from buttersink.stores.btrfs.index import Index
 
-_PREDICTION = 2  # raise it with every change to what `stream.size` or `pair` make of a stream
+_PREDICTION = 3  # raise it with every change to what `stream.size` or `pair` make of a stream
 _PAUSE = 1.0  # seconds between two writes: so much measuring is lost at most when a run is killed
-_HEAD = struct.Struct("<H?")  # bytes of the snapshot's name, whether the parent is looked into
+_HEAD = struct.Struct("<H?B")  # bytes of the name, whether the parent is looked into, version
 _VERSION = struct.Struct("<16sQ")
 
 
@@ -60,23 +60,25 @@ class RememberedSizes:
         self._new: dict[bytes, Length] = {}
         self._written = time.monotonic()
 
-    def get(self, diff: Diff, limit: int | None = None) -> Measurement | None:
+    def get(self, diff: Diff, version: int, limit: int | None = None) -> Measurement | None:
         """
-        Return what is known of a diff; of one with clone sources, which are few, nothing.
+        Return what is known of a diff as a stream of a version.
+
+        Of one with clone sources, which are few, that is nothing.
 
         That it has more bytes than a limit, if there is one, is enough.
         """
-        length = None if diff.clones else self._known.get(self._key(diff))
+        length = None if diff.clones else self._known.get(self._key(diff, version))
         if length is None or not (length.finished or (limit is not None and length.bytes > limit)):
             return None
         size, commands, finished = length
         return Measurement(diff, size, commands, remembered=True, finished=finished)
 
-    def add(self, measurement: Measurement) -> None:
-        """Remember what was measured without clone sources."""
+    def add(self, measurement: Measurement, version: int) -> None:
+        """Remember what was measured, of a stream of a version, without clone sources."""
         if measurement.diff.clones:
             return
-        key = self._key(measurement.diff)
+        key = self._key(measurement.diff, version)
         length = Length(measurement.bytes, measurement.commands, measurement.finished)
         self._known[key] = self._new[key] = length
         if time.monotonic() - self._written >= _PAUSE:
@@ -89,12 +91,12 @@ class RememberedSizes:
         self._new = {}
         self._written = time.monotonic()
 
-    def _key(self, diff: Diff) -> bytes:
+    def _key(self, diff: Diff, version: int) -> bytes:
         to = self._index[diff.to]
         parent = self._index[diff.parent] if diff.parent else None
         inside = parent is not None and self._index.is_inside(parent)
         versions = (self._version(to), self._version(parent) if parent else _NOTHING)
-        head = _HEAD.pack(len(os.path.basename(to.path)), inside)
+        head = _HEAD.pack(len(os.path.basename(to.path)), inside, version)
         return head + b"".join(_VERSION.pack(*each) for each in versions)
 
     def _version(self, snapshot: Snapshot) -> _Version:

@@ -28,6 +28,7 @@ def sending(
     parent: int,
     clones: Sequence[int] = (),
     flags: int = 0,
+    version: int = 1,
     ahead: int = PIPE_BYTES,
 ) -> Iterator[Iterator[memoryview]]:
     """
@@ -44,7 +45,9 @@ def sending(
     def run() -> None:
         try:
             sources = (parent, *clones) if parent else clones
-            ioctl.send(fd, write_end, parent=parent, clone_sources=sources, flags=flags)
+            ioctl.send(
+                fd, write_end, parent=parent, clone_sources=sources, flags=flags, version=version
+            )
         except OSError as error:
             failures.append(error)
         finally:

@@ -31,7 +31,8 @@ from buttersink.errors import (
 )
 from buttersink.kernel import ioctl, subvolumes
 from buttersink.kernel.extents import data_newer_than
-from buttersink.stores.base import Mode, Role, Sink, Store, Traits
+from buttersink.kernel.features import send_stream_version
+from buttersink.stores.base import STREAM_VERSION, Mode, Role, Sink, Store, Traits
 from buttersink.stores.btrfs.directory import (
     lock,
     open_directory,
@@ -69,8 +70,6 @@ class BtrfsStore(Store):
     elsewhere on the file system, and a single snapshot is no link to another place.
     """
 
-    traits = Traits(measures=True, clones=True)
-
     def __init__(
         self,
         location: Location,
@@ -81,6 +80,12 @@ class BtrfsStore(Store):
         confined: bool = False,
     ) -> None:
         super().__init__(str(location), mode)
+        self.traits = Traits(
+            measures=True,
+            clones=True,
+            sends=min(send_stream_version(), STREAM_VERSION),
+            receives=_receivable() if role is Role.DESTINATION else 1,
+        )
         self._single: bytes | None = None
         self._confined = confined
         if role is not Role.DESTINATION and not location.all_below:
@@ -161,16 +166,16 @@ class BtrfsStore(Store):
         """Yield exact lengths: first those remembered, then those of metadata-only sends."""
         if not diffs:
             return
-        remembered = self._remembered()
+        remembered, version = self._remembered(), self.stream_version
         unknown = []
         for diff in diffs:
-            if known := remembered.get(diff, limits.get(diff)):
+            if known := remembered.get(diff, version, limits.get(diff)):
                 yield known
             else:
                 unknown.append(diff)
         for found in self._measure_all(unknown, limits) if unknown else ():
             if not found.problem:
-                remembered.add(found)
+                remembered.add(found, version)
             yield found
 
     def _remembered(self) -> RememberedSizes:
@@ -213,12 +218,14 @@ class BtrfsStore(Store):
 
     def _measure(self, diff: Diff, limit: int | None, left: threading.Event) -> Measurement:
         """Measure one diff, unless whoever asked has left, or it has more bytes than the limit."""
+        from buttersink.stores.btrfs.compressed import CompressedExtents
         from buttersink.stream import StreamSize
 
-        length = StreamSize(limit)
+        version, ahead = self.stream_version, PIPE_BYTES if limit is None else _LITTLE
         with self._opened(diff) as (fds, ids):
-            flags, ahead = ioctl.SEND_NO_FILE_DATA, PIPE_BYTES if limit is None else _LITTLE
-            with closing(self._kernel_stream(diff, fds, ids, flags, ahead)) as chunks:
+            length = StreamSize(limit, CompressedExtents(self._fd, ids[0], fds[-1]))
+            streaming = self._kernel_stream(diff, fds, ids, version, data=False, ahead=ahead)
+            with closing(streaming) as chunks:
                 for chunk in chunks:
                     length.feed(chunk)
                     if length.over:
@@ -238,21 +245,28 @@ class BtrfsStore(Store):
 
     def estimate(self, diffs: Sequence[Diff]) -> Iterator[tuple[Diff, int]]:
         """Yield the file data newer than all it is made from, unless that is newer than it."""
+        as_stored = self.stream_version > 1
         for diff in diffs:
             snapshot = self._index[diff.to]
             origins = (*diff.clones, *((diff.parent,) if diff.parent else ()))
             since = max((self._index.ctransid(self._index[uuid]) for uuid in origins), default=0)
             if since > self._index.ctransid(snapshot):
                 continue
+            number = snapshot.subvolume_id
             with translating(SendError, "cannot estimate", snapshot.path):
-                yield diff, data_newer_than(self._fd, snapshot.subvolume_id, since)
+                size = data_newer_than(self._fd, number, since, as_stored=as_stored)
+            yield diff, size
 
     @contextmanager
     def send(
         self, diff: Diff, checkpoint: Checkpoint | None = None
     ) -> Iterator[Iterator[memoryview]]:
         """Open the kernel's stream, its first command naming effective UUIDs and generations."""
-        from buttersink.stream import Identity, OwnerChange, Rewriter, rest_of
+        from buttersink.stream import Identity, OwnerChange, Rewriter, another_stream, rest_of
+
+        version = checkpoint.version if checkpoint else self.stream_version
+        if version > self.traits.sends:
+            raise another_stream()
 
         snapshot = self._index[diff.to]
         parent = self._index[diff.parent] if diff.parent else None
@@ -267,7 +281,7 @@ class BtrfsStore(Store):
             restore_mode = (
                 (lambda *change: pair.lost_mode(OwnerChange(*change))) if parent else None
             )
-            with closing(self._kernel_stream(diff, fds, ids)) as chunks:
+            with closing(self._kernel_stream(diff, fds, ids, version)) as chunks:
                 stream = _rewritten(chunks, Rewriter(identity, restore_mode))
                 yield rest_of(stream, checkpoint) if checkpoint else stream
 
@@ -290,13 +304,20 @@ class BtrfsStore(Store):
         diff: Diff,
         fds: list[int],
         ids: tuple[int, int],
-        flags: int = 0,
+        version: int,
+        *,
+        data: bool = True,
         ahead: int = PIPE_BYTES,
     ) -> Generator[memoryview]:
         """Yield the kernel's stream; its refusal becomes an error that names the pair."""
         clones = [self._index[uuid].subvolume_id for uuid in diff.clones]
+        flags = 0 if data else ioctl.SEND_NO_FILE_DATA
+        if data and version > 1:
+            flags = ioctl.SEND_COMPRESSED
         try:
-            with sending(fds[0], parent=ids[1], clones=clones, flags=flags, ahead=ahead) as chunks:
+            with sending(
+                fds[0], parent=ids[1], clones=clones, flags=flags, version=version, ahead=ahead
+            ) as chunks:
                 yield from chunks
         except OSError as error:
             why = error.strerror or str(error)
@@ -329,7 +350,7 @@ class BtrfsStore(Store):
 
         self._require_writable(Mode.APPEND)
         if self._writer_or_none is None:
-            self._writer_or_none = Writer(self._fd, self._index)
+            self._writer_or_none = Writer(self._fd, self._index, self.traits.receives)
         return self._writer_or_none
 
     def _require_writable(self, mode: Mode) -> None:
@@ -381,6 +402,12 @@ class BtrfsStore(Store):
 
         with translating(ReceiveError, "cannot sync the file system", self.location):
             libc.sync_filesystem(self._fd)
+
+
+def _receivable() -> int:
+    from buttersink.stores.btrfs.progs import progs_version, receivable_version
+
+    return receivable_version(progs_version())
 
 
 def _is_snapshot(path: bytes, *, follow: bool) -> bool:

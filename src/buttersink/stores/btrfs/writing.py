@@ -54,12 +54,14 @@ class Writer:
     Args:
         fd: The location's directory, writable; stays the caller's.
         index: What is on the file system; told of what arrives.
+        receives: The highest version of a send stream that btrfs-progs take.
 
     """
 
-    def __init__(self, fd: int, index: Index) -> None:
+    def __init__(self, fd: int, index: Index, receives: int) -> None:
         self._fd = fd
         self._index = index
+        self._receives = receives
         mount = mount_of(fd)
         with translating(ReceiveError, "cannot mount the file system privately", mount.point):
             self._mount = PrivateMount(device_of(mount, filesystem_id(fd)))
@@ -94,7 +96,9 @@ class Writer:
 
             def start(identity: Identity) -> ReceiveProcess:
                 with self._directory(place) as directory:
-                    return ReceiveProcess(self._mount, directory, identity, self._fd)
+                    return ReceiveProcess(
+                        self._mount, directory, identity, self._fd, self._receives
+                    )
 
             def prove() -> None:
                 parents = (step.parent,) if step.parent and place.kept is None else ()

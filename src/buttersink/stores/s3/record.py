@@ -42,6 +42,7 @@ class Record:
         sha256: Of the whole stream.
         crc32c: Of the whole stream.
         parts: In order.
+        version: Of the stream; None where it is not known.
 
     """
 
@@ -50,12 +51,14 @@ class Record:
     sha256: bytes
     crc32c: int
     parts: tuple[Part, ...]
+    version: int | None = None
 
     def to_json(self) -> bytes:
         """Return it as it is stored."""
         document = {
             "buttersink": FORMAT,
             "path": self.path.decode("utf-8", "surrogateescape"),
+            "version": self.version,
             "size": self.size,
             "sha256": self.sha256.hex(),
             "crc32c": checksum_text(self.crc32c),
@@ -80,6 +83,7 @@ def parse_record(raw: bytes) -> Record:
                 Part(int(size), checksum_from_text(crc), str(etag))
                 for size, crc, etag in document["parts"]
             ),
+            None if document.get("version") is None else int(document["version"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StreamError("damaged record of a diff", why=str(error)) from error

@@ -28,6 +28,7 @@ from buttersink.stores.s3.record import (
     content_md5,
     telling_etag,
 )
+from buttersink.stream.commands import STREAM_HEADER, stream_version
 from buttersink.workers import Workers
 
 if TYPE_CHECKING:
@@ -110,13 +111,15 @@ class Upload:
         self._flying: set[Future[Part]] = set()
         self._threads = Workers(THREADS, "upload")
         self._sha256, self._crc32c = hashlib.sha256(), 0
-        self._size = 0
+        self._size, self._head = 0, b""
         self._knows_crc32c, self._needs_md5 = True, False
         self.resumed = 0
 
     def write(self, chunk: memoryview) -> None:
         """Take the next bytes; `ReceiveError` if an earlier part could not be sent."""
         self._sha256.update(chunk)
+        if self._size < STREAM_HEADER.size:
+            self._head += bytes(chunk[: STREAM_HEADER.size - self._size])
         self._size += len(chunk)
         while chunk:
             room = self._length_of_next() - self._filled
@@ -229,7 +232,14 @@ class Upload:
         if self._pieces or not self._parts:
             self._send_part()
         parts = tuple(part if isinstance(part, Part) else part.result() for part in self._parts)
-        record = Record(path, self._size, self._sha256.digest(), self._crc32c, parts)
+        record = Record(
+            path,
+            self._size,
+            self._sha256.digest(),
+            self._crc32c,
+            parts,
+            stream_version(self._head),
+        )
         write_record(record)
         self._complete(record)
 

@@ -45,6 +45,10 @@ class Link:
         wish: What to have opened there.
         remote: How the host is reached.
 
+    Attributes:
+        sends: The highest version of a send stream that the far side makes.
+        receives: The highest version that it takes.
+
     """
 
     def __init__(
@@ -79,7 +83,9 @@ class Link:
         self._tell(f"{self._where} is served by {there}")
         self._check(invocation, theirs)
         self.connection.keep_alive()
-        self.answer()
+        opened = self.answer()
+        self.sends = opened.number_or_none("sends") or 1
+        self.receives = opened.number_or_none("receives") or 1
 
     def _check(self, wanted: Invocation, found: Hello) -> None:
         """Refuse a far side that serves something else, as a forced command may have it."""

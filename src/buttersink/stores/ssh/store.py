@@ -38,8 +38,6 @@ _MOST_ENTRIES = 2_000_000  # of a catalogue; what has more is none
 class SshStore(Store):
     """Snapshots below one directory of another host, or a single one of them."""
 
-    traits = Traits(measures=True, clones=True)
-
     def __init__(
         self,
         location: SshLocation,
@@ -60,6 +58,9 @@ class SshStore(Store):
             remember=cache is not None and cache.writable,
         )
         self._link = Link(location, Invocation(mode, directory), wish, remote or Remote())
+        self.traits = Traits(
+            measures=True, clones=True, sends=self._link.sends, receives=self._link.receives
+        )
 
     def close(self) -> None:
         """End the connection."""
@@ -110,12 +111,17 @@ class SshStore(Store):
     ) -> Iterator[Measurement]:
         """Have the far side measure, and yield each size as it comes."""
         for batch in values.batches(values.diff_json(diff, limits.get(diff)) for diff in diffs):
-            yield from map(values.measurement_from, self._items("measure", diffs=batch))
+            yield from map(
+                values.measurement_from,
+                self._items("measure", diffs=batch, version=self.stream_version),
+            )
 
     def estimate(self, diffs: Sequence[Diff]) -> Iterator[tuple[Diff, int]]:
         """Have the far side guess."""
         for batch in values.batches(map(values.diff_json, diffs)):
-            for fields in map(Fields, self._items("estimate", diffs=batch)):
+            for fields in map(
+                Fields, self._items("estimate", diffs=batch, version=self.stream_version)
+            ):
                 yield values.diff_from(fields.raw("diff")), fields.number("bytes")
 
     @contextmanager
@@ -124,7 +130,8 @@ class SshStore(Store):
     ) -> Iterator[Iterator[memoryview]]:
         """Have the far side send a diff, or what is missing of it."""
         there = values.checkpoint_json(checkpoint)
-        self._link.request("send", diff=values.diff_json(diff), checkpoint=there)
+        version = checkpoint.version if checkpoint else self.stream_version
+        self._link.request("send", diff=values.diff_json(diff), checkpoint=there, version=version)
         answer = Answer(self._link, Kind.DATA)
         try:
             yield iter(answer)
