@@ -24,6 +24,7 @@ from buttersink.planner import Action
 from buttersink.planner.plan import Step
 from buttersink.stores.base import Mode, Role, Uploads
 from buttersink.stores.s3 import S3Store, uploading
+from tests.support.streams import KERNEL_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -340,14 +341,29 @@ class TestWhatOthersWrote:
     def test_by_0_6_is_listed_and_read(self, opened: Opened) -> None:
         key = f"pre/home/100%41/{uuid_text(uuid(1)).upper()}_None"
         with opened.client() as client:
-            client.put_object(Bucket=opened.bucket.name, Key=key, Body=b"old")
+            client.put_object(Bucket=opened.bucket.name, Key=key, Body=KERNEL_STREAM)
             client.put_object(Bucket=opened.bucket.name, Key="pre/home/100%41.bs", Body=b"x")
         store = opened(mode=Mode.READ)
         (snapshot,) = store.catalogue().snapshots
         assert (snapshot.path, snapshot.generation) == (b"home/100%41", 0)
-        assert read(store, FULL) == b"old"
+        assert read(store, FULL) == KERNEL_STREAM
         assert "nothing was recorded" in store.check(FULL).note
         assert opened.told == []
+
+    @pytest.mark.parametrize(
+        "damaged",
+        [KERNEL_STREAM[:-1], KERNEL_STREAM[:200] + b"x" + KERNEL_STREAM[201:], b"", b"no stream"],
+    )
+    def test_and_is_damaged_is_found_at_the_latest_at_the_end(
+        self, opened: Opened, damaged: bytes
+    ) -> None:
+        """Nothing was recorded of it, but a stream has checksums of its own."""
+        key = f"pre/home/1/{uuid_text(uuid(1))}_None"
+        with opened.client() as client:
+            client.put_object(Bucket=opened.bucket.name, Key=key, Body=damaged)
+        with pytest.raises(SendError, match="send stream") as caught:
+            read(opened(mode=Mode.READ), FULL)
+        assert os.fsdecode(caught.value.where or b"") == key
 
     def test_that_is_no_diff_is_told_of_once(self, opened: Opened) -> None:
         with opened.client() as client:

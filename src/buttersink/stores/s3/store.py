@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from buttersink.catalogue import Catalogue, Diff, Exactness, Partial, Size, Snapshot
 from buttersink.errors import DeleteError, LocationError, ReceiveError, SendError, StreamError
 from buttersink.planner.costs import Weights
-from buttersink.stores.base import Comparison, Mode, Role, Store, Traits, Uploads
+from buttersink.stores.base import STREAM_VERSION, Comparison, Mode, Role, Store, Traits, Uploads
 from buttersink.stores.s3.connection import connect, translating
 from buttersink.stores.s3.downloading import Source, download
 from buttersink.stores.s3.keys import diff_key, path_text, record_key
@@ -32,7 +32,7 @@ from buttersink.stores.s3.record import (
 )
 from buttersink.stores.s3.trash import move_to_trash
 from buttersink.stores.s3.uploading import Unfinished, Upload, part_bytes, unfinished_parts
-from buttersink.stream import rest_of
+from buttersink.stream import StreamCheck, rest_of
 from buttersink.stream.segments import another_stream
 from buttersink.workers import Workers
 
@@ -60,6 +60,7 @@ class S3Store(Store):
         self._uploads = uploads or Uploads()
         self.traits = Traits(
             measures=False,
+            receives=STREAM_VERSION,
             verifies=True,
             weights=Weights(
                 keeps_diffs=True,
@@ -192,6 +193,8 @@ class S3Store(Store):
         """
         Read a stored diff; at its end `SendError` unless it is what was recorded.
 
+        Of one without a record its own checksums tell.
+
         After a checkpoint only the rest is read, where there is a record to compare both with.
         """
         stored = self._listing.diffs[diff][0]
@@ -199,7 +202,9 @@ class S3Store(Store):
             raise SendError("cannot read the diff", where=stored.key, why=stored.archived)
         records = self._records(stored)
         source = Source(self._bucket, stored.key, stored.size, stored.etag)
-        if checkpoint is None:
+        if checkpoint is None and not records:
+            yield _sound(download(self._client, source), stored)
+        elif checkpoint is None:
             yield _checked(download(self._client, source), stored, {r.sha256 for r in records})
         elif not records or checkpoint.crc32c is None:
             yield rest_of(download(self._client, source), checkpoint)
@@ -354,6 +359,18 @@ def _checked(
             why="its SHA-256 is not the one that was recorded when it was sent",
             hint="Look for what else is wrong with --verify full.",
         )
+
+
+def _sound(chunks: Iterator[memoryview], stored: StoredDiff) -> Iterator[memoryview]:
+    """Yield a diff of which nothing was recorded; `SendError` where it shows that it is damaged."""
+    check = StreamCheck()
+    try:
+        for chunk in chunks:
+            check.feed(chunk)
+            yield chunk
+        check.finish()
+    except StreamError as error:
+        raise SendError(error.what, where=stored.key, why=error.why, hint=error.hint) from error
 
 
 def _continued(
