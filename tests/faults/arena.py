@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -24,7 +25,7 @@ from buttersink.kernel.subvolumes import Subvolume, list_subvolumes
 from buttersink.location import parse_location
 from buttersink.stores import Mode, Role, open_store
 from buttersink.utilities.checksumdir import entries
-from tests.faults import moments
+from tests.faults import farside, moments
 from tests.faults.faultydisk import FaultyDisk
 from tests.faults.moments import NEVER, Moment, Run
 from tests.support import s3servers
@@ -68,17 +69,28 @@ class Pairing:
         """What the destination is, however it is reached."""
         return REACHES[self.destination]
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether one of them is on another host."""
+        return "ssh" in (self.source, self.destination)
+
     def __str__(self) -> str:
         return f"{self.source} to {self.destination}"
 
 
-REACHES = {"btrfs": "btrfs", "bucket": "bucket"}
-"""Kinds of locations, and what is there; one on another host would be `btrfs`, too."""
+REACHES = {"btrfs": "btrfs", "bucket": "bucket", "ssh": "btrfs"}
+"""Kinds of locations, and what is there."""
 
 PAIRINGS = (
     Pairing("btrfs", "btrfs"),
     Pairing("btrfs", "bucket"),
     Pairing("bucket", "btrfs"),
+    Pairing("btrfs", "ssh"),
+    Pairing("ssh", "btrfs"),
+    Pairing("ssh", "ssh"),
+    Pairing("ssh", "bucket"),
+    Pairing("bucket", "ssh"),
+    Pairing("bucket", "bucket"),
 )
 """Another kind of location is another name here, in `REACHES` and in `Arena.locations`."""
 
@@ -183,6 +195,8 @@ class Arena:
         """Return the locations that a run is between."""
         source = {"btrfs": f"{self.snapshots}/", "bucket": self.bucket_location(self.source_prefix)}
         destination = {"btrfs": f"{self.backup}/", "bucket": self.bucket_location(self.prefix)}
+        for places in (source, destination):
+            places["ssh"] = f"ssh://{farside.HOST}{places['btrfs']}"
         return source[pairing.source], destination[pairing.destination]
 
     def bucket_location(self, prefix: str) -> str:
@@ -191,11 +205,13 @@ class Arena:
 
     def start(self, pairing: Pairing, moment: Moment = NEVER) -> Run:
         """Start the command that makes the destination hold what the source holds, no more."""
-        return self.command("--delete", *self.locations(pairing), moment=moment)
+        arguments = ("--delete", *self.locations(pairing))
+        host_in = self.root / "far" if pairing.is_remote else None
+        return moments.start(arguments, moment, self.root / "said", host_in)
 
-    def command(self, *arguments: str, moment: Moment = NEVER) -> Run:
+    def command(self, *arguments: str) -> Run:
         """Start the command."""
-        return moments.start(arguments, moment, self.root / "said")
+        return moments.start(arguments, NEVER, self.root / "said")
 
     def succeed(self, *arguments: str) -> None:
         """Run the command, which has to do all it should."""
@@ -265,6 +281,7 @@ class Arena:
             os.close(fd)
         location = parse_location(os.fsencode(directory) + b"/")
         with open_store(location, Mode.READ, Role.SOURCE) as store:
+            store.stream_version = store.traits.sends
             here = [each.uuid for each in store.catalogue().snapshots]
             for to in here:
                 for parent in (None, *(each for each in here if each != to)):
@@ -355,6 +372,8 @@ def arena(root: Path) -> Iterator[Arena]:
         os.environ.update(server.environment(), XDG_CACHE_HOME=str(root / "cache"))
         bucket = server.bucket("faults")
         (root / "faulty").mkdir()
+        (root / "far").mkdir()
+        farside.install(root / "far", sys.executable)
         made = Arena(root, bucket)
         stack.callback(made.close)
         made.build()

@@ -126,6 +126,7 @@ class Campaign:
         ended_again = again.wait()
         after_rerun(self._arena, choice.pairing, ended_again, verdict)
         verdict.left += residue(again.pid, mounts) + locks(self._arena) + bugs(ended_again)
+        verdict.left += [f"{each} has outlived it" for each in ended_again.outlived]
         self._compare(before, choice, verdict)
         self._arena.clear_bucket()
         what = f"{choice}, {moment}"
@@ -138,12 +139,14 @@ class Campaign:
         if not choice.kind.phases:
             return Moment("before")
         ended, seconds = self._whole_run(choice)
-        phases = [p for p in choice.kind.phases if p == "any" or ended.counts[p]]
+        phases = [p for p in choice.kind.phases if p == "any" or _sides(ended, p)]
         phase = random.choice(phases)
         if phase == "any":
             return Moment(phase, seconds=seconds * random.random())
+        there = random.choice(_sides(ended, phase))
         # How often a pipe was read differs a little from run to run, and the moment only as much.
-        return Moment(phase, 1 + int(ended.counts[phase] * random.random()))
+        number = 1 + int(ended.counts[phase, there] * random.random())
+        return Moment(phase, number, there=there)
 
     def _whole_run(self, choice: Choice) -> tuple[Ended, float]:
         """Return how such a run goes without a fault, and how long that takes."""
@@ -189,7 +192,7 @@ class Campaign:
                     disk.remount()
         verdict.left += scene.wrong + locks(self._arena)
         if not scene.gone:
-            verdict.left += bugs(ended)
+            verdict.left += bugs(ended) + [f"{each} has outlived it" for each in ended.outlived]
         return struck, ended
 
     def _is_reached(self, run: Run, moment: Moment) -> bool:
@@ -203,6 +206,11 @@ class Campaign:
         now = outside(self._arena)
         if now != before and choice.kind.name != "source snapshot deleted":
             verdict.left.append(f"outside has changed: {now.changes(before)}")
+
+
+def _sides(ended: Ended, phase: str) -> list[bool]:
+    """Return on which hosts, this one and the other, a run comes through a phase."""
+    return [there for there in (False, True) if ended.counts[phase, there]]
 
 
 def tables(outcomes: Sequence[Outcome]) -> str:

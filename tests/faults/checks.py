@@ -21,16 +21,17 @@ from buttersink.catalogue import Diff, Uuid, uuid_text
 from buttersink.location import parse_location
 from buttersink.stores import Mode, Role, open_store
 from buttersink.stores.s3.keys import parse_key
-from tests.faults.arena import effective, tree_digest
+from tests.faults.arena import Pairing, effective, tree_digest
+from tests.faults.moments import LET_GO_SECONDS
+from tests.faults.processes import processes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from buttersink.catalogue import Catalogue
-    from tests.faults.arena import Arena, Disk, Known, Pairing
+    from tests.faults.arena import Arena, Disk, Known
     from tests.faults.moments import Ended
 
-LET_GO_SECONDS = 3.0  # how long a process may outlive the one that started it
 PARTIAL = ".buttersink-"
 KEPT = ("0000", "0001")  # at the destination of a run that has begun, and wanted
 
@@ -140,7 +141,8 @@ def _destination(arena: Arena, pairing: Pairing) -> _Directory | _Prefix:
 
 
 def _catalogue(arena: Arena, pairing: Pairing) -> Catalogue:
-    location = parse_location(arena.locations(pairing)[1].encode())
+    there = Pairing(pairing.source, pairing.destination_is)  # looked at from here
+    location = parse_location(arena.locations(there)[1].encode())
     with open_store(location, Mode.READ, Role.LISTING) as store:
         return store.catalogue()
 
@@ -298,21 +300,6 @@ def locks(arena: Arena) -> list[str]:
             time.sleep(0.005)
     finally:
         os.close(fd)
-
-
-def processes_of(session: int) -> list[str]:
-    """Return the processes of a session, but for those that only wait to be reaped."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = status.read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        head, _, rest = text.rpartition(")")
-        fields = rest.split()
-        if int(fields[3]) == session and fields[0] not in "ZX":
-            found.append(head)
-    return found
 
 
 def mount_points() -> frozenset[str]:

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 from buttersink.kernel import ioctl
 from buttersink.stream.commands import COMMAND_HEADER, STREAM_HEADER
-from tests.faults.checks import KEPT, processes_of
+from tests.faults.checks import KEPT
 from tests.faults.moments import PHASES, Moment
+from tests.faults.processes import number_of
 from tests.support.loopfs import MIB, CommandError, btrfs, run
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Kind:
         phases: At which moments it may happen; none if it is there before the run starts.
         faulty: Which end, `source` or `destination`, has to be a disk that can fail.
         begun: Whether the destination has to hold something.
+        there: Whether an end has to be on another host.
 
     """
 
@@ -103,10 +105,13 @@ class Kind:
     phases: tuple[str, ...] = ANY
     faulty: str = ""
     begun: bool = False
+    there: bool = False
 
     def fits(self, pairing: Pairing) -> bool:
         """Return whether it can happen to a run between such places."""
         source, destination = pairing.source_is, pairing.destination_is
+        if self.there and not pairing.is_remote:
+            return False
         return self.source in ("", source) and self.destination in ("", destination)
 
 
@@ -121,11 +126,12 @@ def _kind(
     phases: tuple[str, ...] = ANY,
     faulty: str = "",
     begun: bool = False,
+    there: bool = False,
 ) -> Callable[[Callable[[Scene], Iterator[None]]], Callable[[Scene], Iterator[None]]]:
     """Add a kind to `KINDS`."""
 
     def add(fault: Callable[[Scene], Iterator[None]]) -> Callable[[Scene], Iterator[None]]:
-        KINDS.append(Kind(name, fault, source, destination, phases, faulty, begun))
+        KINDS.append(Kind(name, fault, source, destination, phases, faulty, begun, there))
         return fault
 
     return add
@@ -172,13 +178,21 @@ def _receiver_killed(scene: Scene) -> Iterator[None]:
     run = scene.under_way()
 
     def kill() -> bool:
-        receivers = [each for each in processes_of(run.pid) if each.endswith("(btrfs")]
+        receivers = [each for each in run.processes() if each.endswith("(btrfs")]
         for each in receivers:
             with suppress(ProcessLookupError):
-                os.kill(int(each.partition(" ")[0]), signal.SIGKILL)
+                os.kill(number_of(each), signal.SIGKILL)
         return bool(receivers)
 
     scene.keep_trying(kill)
+    yield
+
+
+@_kind("SIGKILL of all on the other host", there=True)
+def _servers_killed(scene: Scene) -> Iterator[None]:
+    for each in scene.under_way().servers():
+        with suppress(ProcessLookupError):
+            os.kill(number_of(each), signal.SIGKILL)
     yield
 
 

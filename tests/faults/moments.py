@@ -4,7 +4,8 @@ The command as a process that stops at a chosen moment of its run, until it is t
 A moment is the nth time that a function of a phase is entered or left: the same seed stops it at
 the same place. While it waits, the fault is done to it or to what it works on. Streams are cut into
 small segments and small parts, so that few bytes make many of them. The process is forked from one
-that has everything imported, since starting an interpreter takes longer than such a run.
+that has everything imported, since starting an interpreter takes longer than such a run. So are the
+servers of a run over ssh, of which one can stop at its moment, too.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import buttersink
@@ -27,6 +29,8 @@ from buttersink.cli import main
 from buttersink.stores.btrfs import segmented
 from buttersink.stores.s3 import store as s3_store
 from buttersink.stores.s3 import uploading
+from tests.faults import farside
+from tests.faults.processes import number_of, processes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +40,10 @@ KIB = 1024
 SEGMENT_BYTES = 512 * KIB
 PART_BYTES = 512 * KIB
 END_SECONDS = 60.0  # a run of a second that takes this long hangs
+LET_GO_SECONDS = 3.0
+"""How long a process may outlive the one that started it."""
+
+_HERE, _THERE = "here", "there"
 
 _ARRIVAL = "buttersink.stores.btrfs.arrival"
 _UPLOADING = "buttersink.stores.s3.uploading"
@@ -94,27 +102,44 @@ class Moment:
         phase: One of `PHASES`, or `any` for a time that no function marks.
         number: Of the entrances and exits of the phase's functions, from 1.
         seconds: After the start, with `any`.
+        there: Whether a server on the other host is to stop, and not the command itself.
 
     """
 
     phase: str
     number: int = 0
     seconds: float = 0.0
+    there: bool = False
 
     def __str__(self) -> str:
-        return f"{self.phase} {self.number or f'{self.seconds:.3f} s'}"
+        where = " there" if self.there else ""
+        return f"{self.phase} {self.number or f'{self.seconds:.3f} s'}{where}"
 
 
 NEVER = Moment("never")
 
 
+Place = tuple[str, bool]
+"""A phase, and whether it is there, on the other host."""
+
+
 @dataclass(slots=True)
 class Ended:
-    """How a run ended: its exit status, negative for a signal, what it said, and how it counted."""
+    """
+    How a run ended.
+
+    Attributes:
+        status: Its exit status, negative for a signal.
+        said: What it said.
+        counts: Of the functions of each phase, here and there.
+        outlived: Servers on the other host that were still there when they had long to be gone.
+
+    """
 
     status: int
     said: str
-    counts: Mapping[str, int]
+    counts: Mapping[Place, int]
+    outlived: list[str] = field(default_factory=list)
 
 
 class Run:
@@ -123,12 +148,13 @@ class Run:
 
     Attributes:
         pid: Of its process, which leads a session of its own.
+        host: Of the process that is the other host, and leads one, too; 0 for none.
         ended_at: When it was seen to have ended, by `time.monotonic`.
 
     """
 
-    def __init__(self, pid: int, reached: int, go_on: int, said: Path) -> None:
-        self.pid = pid
+    def __init__(self, pid: int, host: int, reached: int, go_on: int, said: Path) -> None:
+        self.pid, self.host = pid, host
         self._reached, self._go_on, self._said = reached, go_on, said
         self._status: int | None = None
         self._ended: Ended | None = None
@@ -157,6 +183,15 @@ class Run:
         if self._status is None:
             os.kill(self.pid, number)
 
+    def servers(self) -> list[str]:
+        """Return the processes on the other host."""
+        there = processes_of(self.host) if self.host else ()
+        return [each for each in there if number_of(each) != self.host]
+
+    def processes(self) -> list[str]:
+        """Return all processes, here and there."""
+        return [*processes_of(self.pid), *self.servers()]
+
     def is_over(self) -> bool:
         """Return whether it has ended."""
         if self._status is None:
@@ -179,18 +214,34 @@ class Run:
             self._ended = self._how_it_ended()
         return self._ended
 
+    def _leave_host(self) -> list[str]:
+        """Let the other host go once its servers have ended; return those that have not."""
+        deadline = time.monotonic() + LET_GO_SECONDS
+        while (left := self.servers()) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        for each in left:
+            with suppress(ProcessLookupError):
+                os.kill(number_of(each), signal.SIGKILL)
+        farside.end(self.host)
+        self.host = 0
+        return left
+
     def _how_it_ended(self) -> Ended:
+        outlived = self._leave_host() if self.host else []
         while piece := os.read(self._reached, 64 * KIB):
             self._told += piece
         os.close(self._reached)
         said = self._said.read_text("utf-8", "surrogateescape")
         assert self._status is not None
-        return Ended(self._status, said, _parsed(self._told.lstrip(b"!")))
+        return Ended(self._status, said, _parsed(self._told.lstrip(b"!")), outlived)
 
 
-def _parsed(counts: bytes) -> dict[str, int]:
-    pairs = (line.rpartition(" ") for line in counts.decode().splitlines())
-    return {phase: int(number) for phase, _, number in pairs}
+def _parsed(counts: bytes) -> dict[Place, int]:
+    found: Counter[Place] = Counter()
+    for line in counts.decode().splitlines():
+        side, number, phase = line.split(maxsplit=2)
+        found[phase, side == _THERE] += int(number)
+    return found
 
 
 def import_everything() -> None:
@@ -200,23 +251,48 @@ def import_everything() -> None:
             importlib.import_module(module.name)
 
 
-def start(
-    arguments: Sequence[str],
-    moment: Moment,
-    said: Path,
-) -> Run:
-    """Fork a process that runs the command, which stops at a moment, and writes into a file."""
+def start(arguments: Sequence[str], moment: Moment, said: Path, host_in: Path | None = None) -> Run:
+    """
+    Fork a process that runs the command, which stops at a moment, and writes into a file.
+
+    With a directory for it, another host is there until it ends.
+    """
     reached, reach = os.pipe2(os.O_CLOEXEC)
     wait, go_on = os.pipe2(os.O_CLOEXEC)
+    here, there = (NEVER, moment) if moment.there else (moment, NEVER)
+    host = 0
+    if host_in is not None:
+        stop = _Stop(there, _THERE, reach, wait)
+        host = farside.start(host_in, functools.partial(_be_a_server, stop), (reached, go_on))
     pid = os.fork()
     if not pid:
         os.close(reached)
         os.close(go_on)
-        _be_the_command(arguments, _Stop(moment, reach, wait), said)
+        _be_the_command(arguments, _Stop(here, _HERE, reach, wait), said)
     os.close(reach)
     os.close(wait)
     assert os.read(reached, 1) == b"^"
-    return Run(pid, reached, go_on, said)
+    return Run(pid, host, reached, go_on, said)
+
+
+def _be_a_server(stop: _Stop, words: Sequence[str]) -> NoReturn:
+    """Serve one client on standard input and output."""
+    status = 70  # sysexits.h: EX_SOFTWARE
+    try:
+        sys.stdout, sys.stderr = (os.fdopen(fd, "w", encoding="utf-8") for fd in (1, 2))
+        _make_small()
+        stop.install()
+        status = main(words[1:])
+        stop.tell_counts()
+    finally:
+        os._exit(status)
+
+
+def _make_small() -> None:
+    """Let few bytes make many segments and parts."""
+    segmented.SEGMENT_BYTES = SEGMENT_BYTES
+    uploading._MIN_PART = PART_BYTES  # noqa: SLF001
+    vars(s3_store)["part_bytes"] = lambda _size, _wanted: PART_BYTES
 
 
 def _be_the_command(arguments: Sequence[str], stop: _Stop, said: Path) -> NoReturn:
@@ -231,9 +307,7 @@ def _be_the_command(arguments: Sequence[str], stop: _Stop, said: Path) -> NoRetu
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.stdout, sys.stderr = (os.fdopen(fd, "w", encoding="utf-8") for fd in (1, 2))
-        segmented.SEGMENT_BYTES = SEGMENT_BYTES
-        uploading._MIN_PART = PART_BYTES  # noqa: SLF001
-        vars(s3_store)["part_bytes"] = lambda _size, _wanted: PART_BYTES
+        _make_small()
         stop.install()
         stop.tell_start()
         status = main(arguments)
@@ -248,8 +322,8 @@ def _be_the_command(arguments: Sequence[str], stop: _Stop, said: Path) -> NoRetu
 class _Stop:
     """Counts the entrances and exits of the phases' functions, and stops at one of them."""
 
-    def __init__(self, moment: Moment, reach: int, wait: int) -> None:
-        self._moment, self._reach, self._wait = moment, reach, wait
+    def __init__(self, moment: Moment, side: str, reach: int, wait: int) -> None:
+        self._moment, self._side, self._reach, self._wait = moment, side, reach, wait
         self._counts = dict.fromkeys(PHASES, 0)
         self._lock = threading.Lock()
 
@@ -292,7 +366,7 @@ class _Stop:
 
     def tell_counts(self) -> None:
         """Tell the starter how often each phase was counted."""
-        lines = (f"{phase} {number}\n" for phase, number in self._counts.items())
+        lines = (f"{self._side} {number} {phase}\n" for phase, number in self._counts.items())
         os.write(self._reach, "".join(lines).encode())
 
 
