@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.command import assert_same, buttersink, listing
+from tests.support.command import assert_copied, assert_same, buttersink, listing
 from tests.support.history import make_history
 from tests.support.loopfs import MIB, create_subvolume, run, show_subvolume, snapshot
 
@@ -178,3 +178,26 @@ def test_a_whole_history_comes_back_to_an_empty_place(
     for made in history.snapshots:
         assert_same(made.path, third / made.path.name)
     assert uuids(third) == uuids(history.directory)
+
+
+def test_setuid_survives_a_change_of_owner_while_directories_move(
+    source: Path, destination: Path
+) -> None:
+    """The kernel names the file in the middle by a path that neither snapshot has."""
+    live = create_subvolume(source / "live")
+    above, below = live / "above", live / "above" / "below"
+    above.mkdir()
+    (live / "program").touch()  # numbered before the directory that it goes into
+    below.mkdir()
+    (live / "program").rename(below / "program")
+    (below / "program").chmod(0o4755)
+    (source / "snaps").mkdir()
+    snapshot(live, source / "snaps" / "one")
+    below.rename(above / "deep")
+    above.rename(live / "high")
+    os.chown(live / "high" / "deep" / "program", 1, 1)
+    (live / "high" / "deep" / "program").chmod(0o4755)
+    snapshot(live, source / "snaps" / "two")
+    document = buttersink("--json", f"{source}/snaps/", destination).document
+    assert document["result"]["sent_bytes"] == document["plan"]["send_bytes"]
+    assert_copied(source / "snaps", destination)

@@ -32,6 +32,7 @@ from tests.support.streams import (
     encode_command,
     end,
     mkfile,
+    rename,
     seal,
     snapshot,
     subvol,
@@ -195,6 +196,14 @@ class TestModes:
         stream = encode([FIRST, chown(b"a", 1, 2), chown(b"b", 2**32 - 1, 0), end()])
         rewritten(stream, Identity(), restore_mode=modes)
         assert modes.asked == [(b"a", 1, 2), (b"b", 2**32 - 1, 0)]
+
+    def test_are_asked_for_by_the_path_in_the_parent(self) -> None:
+        moves = rename(b"a", b"b"), mkfile(b"o300-7-0", 300), rename(b"o300-7-0", b"f")
+        stream = encode([FIRST, *moves, chown(b"f", 1, 2), chown(b"b/c", 3, 4), end()])
+        for cuts in ((), range(1, len(stream))):
+            modes = Modes()
+            assert rewritten(stream, Identity(), *cuts, restore_mode=modes) == stream
+            assert modes.asked == [(b"a/c", 3, 4)]
 
     def test_are_left_alone_where_none_is_told(self) -> None:
         stream = encode([FIRST, chown(b"a", 1, 2), chmod(b"a", 7), chown(b"b", 1, 2), end()])

@@ -237,7 +237,7 @@ class TestDoubts:
         ],
     )
     def test_are_files_whose_last_extent_is_not_the_farthest(self, commands: list[Command]) -> None:
-        assert looked_at(*commands).doubts == [Doubt(b"f", 12288)]
+        assert looked_at(*commands).doubts == [Doubt(b"f", 12288, b"f")]
 
     @pytest.mark.parametrize(
         "commands",
@@ -261,11 +261,20 @@ class TestDoubts:
             for extent in (update_extent(path, 99, 1), update_extent(path, 0, 1))
         ]
         size = looked_at(*backwards)
-        assert size.doubts == [Doubt(b"one", 100), Doubt(b"two", 100), Doubt(b"three", 100)]
+        assert size.doubts == [
+            Doubt(b"one", 100, b"one"),
+            Doubt(b"two", 100, b"two"),
+            Doubt(b"three", 100, b"three"),
+        ]
 
     def test_are_not_settled_by_a_truncate_of_another_file(self) -> None:
         backwards = [update_extent(b"f", 99, 1), update_extent(b"f", 0, 1)]
-        assert looked_at(*backwards, truncate(b"g", 5)).doubts == [Doubt(b"f", 100)]
+        assert looked_at(*backwards, truncate(b"g", 5)).doubts == [Doubt(b"f", 100, b"f")]
+
+    def test_are_of_files_of_the_parent(self) -> None:
+        backwards = [update_extent(b"b/f", 99, 1), update_extent(b"b/f", 0, 1)]
+        assert looked_at(rename(b"a", b"b"), *backwards).doubts == [Doubt(b"b/f", 100, b"a/f")]
+        assert looked_at(mkfile(b"b/f"), *backwards).doubts == []
 
     def test_are_told_once(self) -> None:
         size = looked_at(update_extent(b"f", 99, 1), update_extent(b"f", 0, 1))
@@ -279,7 +288,7 @@ class TestDoubts:
 
     def test_have_the_length_of_the_command(self) -> None:
         path = b"d/" * 50 + b"f"
-        assert Doubt(path, 7).length == len(encode_command(truncate(path, 7)))
+        assert Doubt(path, 7, path).length == len(encode_command(truncate(path, 7)))
 
 
 class TestSurplus:
@@ -287,7 +296,7 @@ class TestSurplus:
 
     def test_is_told_of_one_where_the_last_extent_ends(self) -> None:
         size = looked_at(update_extent(b"f", 0, 4096), truncate(b"f", 4096))
-        assert (size.surplus, size.doubts) == ([Doubt(b"f", 4096)], [])
+        assert (size.surplus, size.doubts) == ([Doubt(b"f", 4096, b"f")], [])
 
     @pytest.mark.parametrize(
         "commands",
@@ -308,9 +317,14 @@ class TestOwnerChanges:
     def test_are_told_in_order(self) -> None:
         size = looked_at(chown(b"a", 1, 2), mkfile(b"x"), chown(b"d/b", 2**32 - 1, 0))
         assert size.owner_changes == [
-            OwnerChange(b"a", 1, 2),
-            OwnerChange(b"d/b", 2**32 - 1, 0),
+            OwnerChange(b"a", 1, 2, b"a"),
+            OwnerChange(b"d/b", 2**32 - 1, 0, b"d/b"),
         ]
+
+    def test_are_told_of_as_what_they_are_in_the_parent(self) -> None:
+        moves = rename(b"a", b"b"), mkfile(b"o300-7-0", 300), rename(b"o300-7-0", b"f")
+        size = looked_at(*moves, chown(b"f", 1, 2), chown(b"b/c", 3, 4))
+        assert size.owner_changes == [OwnerChange(b"b/c", 3, 4, b"a/c")]
 
     def test_count_as_they_are(self) -> None:
         stream = encode([FIRST, chown(b"a", 1, 2), end()])
@@ -318,4 +332,4 @@ class TestOwnerChanges:
 
     def test_have_the_length_of_the_command(self) -> None:
         path = b"d/" * 50 + b"f"
-        assert OwnerChange(path, 1, 2).length == len(encode_command(chmod(path, 0o4755)))
+        assert OwnerChange(path, 1, 2, path).length == len(encode_command(chmod(path, 0o4755)))

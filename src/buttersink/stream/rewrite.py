@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from buttersink.errors import StreamError
 from buttersink.stream import commands
+from buttersink.stream.names import FOLLOWED, Names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,9 +72,10 @@ class Rewriter:
 
     Args:
         identity: What the first command and clone sources shall say.
-        restore_mode: Is told path, owner and group of every CHOWN, and returns the permissions to
-            set after it, or None. Changing the owner takes setuid and setgid from a file, and the
-            kernel's send does not set them again where the permissions have not changed.
+        restore_mode: Is told of every CHOWN of what is in the parent: path there, owner and group.
+            Returns the permissions to set after it, or None. Changing the owner takes setuid and
+            setgid from a file, and the kernel's send does not set them again where the permissions
+            have not changed.
 
     Attributes:
         consumed: Bytes of the stream taken in so far; to be set if they are not from its start.
@@ -86,8 +88,10 @@ class Rewriter:
         self._opened: dict[int, Callable[[bytes], bytes]] = {}
         if identity.clones:
             self._opened[commands.CLONE] = self._rename_clone_source
+        self._names, self._followed = Names(), frozenset[int]()
         if restore_mode:
             self._opened[commands.CHOWN] = self._keep_mode
+            self._followed = FOLLOWED
         self._held = b""
         self._skip = 0  # bytes of the current command that only have to pass
         self._started = False
@@ -133,6 +137,8 @@ class Rewriter:
         out.append(data[:begin])
         out.append(commands.build_command(command, [(k, new.get(k, v)) for k, v in attributes]))
         self._started = True
+        if command in self._followed:
+            self._names.follow(command, bytes(data[begin + _HEAD : end]))
         return end
 
     def _walk(
@@ -155,6 +161,11 @@ class Rewriter:
                 out.append(data[passed:position])
                 out.append(self._opened[command](bytes(data[position:after])))
                 passed = after
+            elif command in self._followed:
+                _limited(command, length)
+                if after > last:
+                    break
+                self._names.follow(command, bytes(data[position + _HEAD : after]))
             self._ended = command == commands.END
             position = after
         if self._ended and position < last:
@@ -179,7 +190,10 @@ class Rewriter:
         owner, group = (
             int.from_bytes(known.get(kind, b""), "little") for kind in (commands.UID, commands.GID)
         )
-        mode = self._restore_mode(path, owner, group) if self._restore_mode else None
+        file = self._names.find(path)
+        if self._restore_mode is None or not isinstance(file, bytes):
+            return raw
+        mode = self._restore_mode(file, owner, group)
         if mode is None:
             return raw
         attributes = [(commands.PATH, path), (commands.MODE, commands.number(mode))]

@@ -67,12 +67,14 @@ class Doubt(NamedTuple):
     """
     A TRUNCATE of `length` bytes that the real stream may have and the metadata-only one not.
 
-    It is so if the snapshot's file ends at `end` and was smaller in the parent. In a surplus it is
-    the other way round, and that if room is reserved after the end, too.
+    It is so if the snapshot's file ends at `end` and was smaller in the parent, where its path is
+    `origin`. In a surplus it is the other way round, and that if room is reserved after the end,
+    too.
     """
 
     path: bytes
     end: int
+    origin: bytes
 
     @property
     def length(self) -> int:
@@ -81,11 +83,12 @@ class Doubt(NamedTuple):
 
 
 class OwnerChange(NamedTuple):
-    """A CHOWN, after which a CHMOD of `length` bytes may be put in."""
+    """A CHOWN of what is at `origin` in the parent: a CHMOD of `length` bytes may be put in."""
 
     path: bytes
     owner: int
     group: int
+    origin: bytes
 
     @property
     def length(self) -> int:
@@ -105,7 +108,7 @@ class StreamSize:
         commands: How many commands have come.
         doubts: Files that may make the real stream longer; complete after `result`.
         surplus: Commands that the real stream may lack.
-        owner_changes: Every CHOWN in the stream.
+        owner_changes: Every CHOWN in the stream of what is in the parent.
         clone_sources: UUIDs of the subvolumes that data are cloned from, its own among them.
 
     """
@@ -130,8 +133,10 @@ class StreamSize:
             commands.CHOWN: self._change_owner,
             commands.WRITE: self._write,
             commands.END: self._end,
+            **{command: self._followed(command) for command in FOLLOWED},
         }
-        self._file = b""  # the file that the last extents were of
+        self._path = b""  # of the file that the last extents were of
+        self._file: int | bytes | None = None  # what it is, as `Names.find` says
         self._write_data, self._write_frame = _WRITES[1]
         self._top = self._last = 0  # how far they reach, and where the last one ends
 
@@ -164,7 +169,6 @@ class StreamSize:
             if self._find_extent is None:
                 raise StreamError("not a metadata-only send stream", why="it is not of version 1")
             del self._look_into[commands.TRUNCATE]  # it is in both
-            self._look_into |= {command: self._followed(command) for command in FOLLOWED}
         return commands.STREAM_HEADER.size
 
     def _followed(self, command: int) -> Callable[[bytes], int]:
@@ -202,17 +206,16 @@ class StreamSize:
         offset = int.from_bytes(body[-_NUMBER - 8 : -_NUMBER], "little")
         size = int.from_bytes(body[-8:], "little")
         self._extent(path, offset + size)
-        stored = self._stored(path, offset)
+        stored = self._stored(offset)
         if stored is not None and stored.size <= size:
             return stored.command_length(path) - _HEAD - len(body)
         writes = -(-size // self._write_data)
         return size + writes * (self._write_frame + len(path)) - _HEAD - len(body)
 
-    def _stored(self, path: bytes, offset: int) -> StoredExtent | None:
-        if self._find_extent is None or self._version == 1:
+    def _stored(self, offset: int) -> StoredExtent | None:
+        if self._find_extent is None or self._file is None or self._version == 1:
             return None
-        file = self._names.find(path)
-        return None if file is None else self._find_extent(file, offset)
+        return self._find_extent(self._file, offset)
 
     def _clone(self, body: bytes) -> int:
         """Take FILE_OFFSET, CLONE_LEN, PATH and CLONE_UUID: where an extent ends, whose it is."""
@@ -228,9 +231,9 @@ class StreamSize:
     def _truncate(self, body: bytes) -> int:
         """Take PATH, SIZE: the file that the last extents were of needs no other."""
         path, size = body[_ATTRIBUTE:-_NUMBER], int.from_bytes(body[-8:], "little")
-        if path == self._file:
-            if size == self._last:
-                self.surplus.append(Doubt(path, size))
+        if path == self._path:
+            if size == self._last and isinstance(self._file, bytes):
+                self.surplus.append(Doubt(path, size, self._file))
                 self._limit += self.surplus[-1].length
             self._last = self._top
         return 0
@@ -239,7 +242,10 @@ class StreamSize:
         """Take PATH, UID, GID."""
         owner = int.from_bytes(body[-_NUMBER - 8 : -_NUMBER], "little")
         group = int.from_bytes(body[-8:], "little")
-        self.owner_changes.append(OwnerChange(body[_ATTRIBUTE : -2 * _NUMBER], owner, group))
+        path = body[_ATTRIBUTE : -2 * _NUMBER]
+        file = self._names.find(path)
+        if isinstance(file, bytes):
+            self.owner_changes.append(OwnerChange(path, owner, group, file))
         return 0
 
     def _write(self, _body: bytes) -> int:
@@ -250,15 +256,15 @@ class StreamSize:
         return 0
 
     def _extent(self, path: bytes, end: int) -> None:
-        if path != self._file:
+        if path != self._path:
             self._leave_file()
-            self._file, self._top = path, 0
+            self._path, self._file, self._top = path, self._names.find(path), 0
         self._last = end
         self._top = max(self._top, end)
 
     def _leave_file(self) -> None:
-        if self._last < self._top:
-            self.doubts.append(Doubt(self._file, self._top))
+        if self._last < self._top and isinstance(self._file, bytes):
+            self.doubts.append(Doubt(self._path, self._top, self._file))
 
     def result(self) -> int:
         """

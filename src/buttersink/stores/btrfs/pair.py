@@ -1,8 +1,8 @@
 """
 What a send stream leaves out, looked up in the two snapshots that it is between.
 
-The stream names files by paths that may hold only while it is applied, so a path is looked up in
-both snapshots, and an inode it leads to counts only if what the stream said of it fits.
+Files that the stream changes are known by their path in the parent, and then by inode number; one
+counts only if what the stream said of it fits.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 from buttersink.kernel.extents import has_extents_from, inode_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from buttersink.kernel.extents import Inode
-    from buttersink.stream import Doubt, OwnerChange
+    from buttersink.stream import Doubt
 
 _LOST_BY_CHOWN = stat.S_ISUID | stat.S_ISGID  # chown(2)
 
@@ -29,55 +27,50 @@ class Pair:
     Args:
         snapshot_id: Subvolume number of the snapshot.
         parent_id: Subvolume number of the parent.
-        roots: Descriptors of those of the two that can be opened.
+        root: Descriptor of the parent's root; of the snapshot's, if that cannot be opened.
 
     """
 
-    def __init__(self, snapshot_id: int, parent_id: int, roots: Sequence[int]) -> None:
+    def __init__(self, snapshot_id: int, parent_id: int, root: int) -> None:
         self._ids = snapshot_id, parent_id
-        self._roots = roots
+        self._root = root
 
-    def _items(self, path: bytes, mode: int = 0) -> Iterator[tuple[Inode, Inode]]:
-        """
-        Yield for each inode at a path what it is in the snapshot and what it was.
+    def _number(self, origin: bytes, mode: int = 0) -> int | None:
+        """Return the number of the inode at a path in the parent, if it has a bit of `mode`."""
+        try:
+            found = os.stat(origin, dir_fd=self._root, follow_symlinks=False)
+        except OSError:  # no such path, if it is the snapshot's root
+            return None
+        return found.st_ino if not mode or found.st_mode & mode else None
 
-        With a `mode` only inodes that have one of its bits.
-        """
-        for root, number in self._inodes(path, mode):
-            now, before = (inode_of(root, subvolume, number) for subvolume in self._ids)
-            if now and before:
-                yield now, before
-
-    def _inodes(self, path: bytes, mode: int = 0) -> Iterator[tuple[int, int]]:
-        """Yield the number of each inode at a path, after a descriptor of one of the roots."""
-        seen = set()
-        for root in self._roots:
-            try:
-                found = os.stat(path, dir_fd=root, follow_symlinks=False)
-            except OSError:  # no such path in this one
-                continue
-            if found.st_ino in seen or (mode and not found.st_mode & mode):
-                continue
-            seen.add(found.st_ino)
-            yield root, found.st_ino
+    def _now_and_before(self, origin: bytes, mode: int = 0) -> tuple[Inode, Inode] | None:
+        """Return what such an inode is in the snapshot, and what it was; None if one is not."""
+        number = self._number(origin, mode)
+        if number is None:
+            return None
+        now, before = (inode_of(self._root, subvolume, number) for subvolume in self._ids)
+        return (now, before) if now and before else None
 
     def has_grown(self, doubt: Doubt) -> bool:
         """Return whether a file ends where the doubt says, and did not reach so far before."""
-        return any(now.size == doubt.end > old.size for now, old in self._items(doubt.path))
+        found = self._now_and_before(doubt.origin)
+        return found is not None and found[0].size == doubt.end > found[1].size
 
     def has_room(self, doubt: Doubt) -> bool:
         """Return whether a file that has grown like this has room reserved after its end, too."""
-        return self.has_grown(doubt) and any(
-            has_extents_from(root, self._ids[0], number, doubt.end)
-            for root, number in self._inodes(doubt.path)
+        number = self._number(doubt.origin)
+        return (
+            number is not None
+            and self.has_grown(doubt)
+            and has_extents_from(self._root, self._ids[0], number, doubt.end)
         )
 
-    def lost_mode(self, change: OwnerChange) -> int | None:
+    def lost_mode(self, origin: bytes, owner: int, group: int) -> int | None:
         """Return the permissions that a change of owner takes away and nothing brings back."""
-        modes = {
-            now.mode
-            for now, old in self._items(change.path, _LOST_BY_CHOWN)
-            if stat.S_ISREG(now.mode) and now.mode == old.mode and now.mode & _LOST_BY_CHOWN
-            if (now.owner, now.group) == (change.owner, change.group) != (old.owner, old.group)
-        }
-        return stat.S_IMODE(modes.pop()) if len(modes) == 1 else None
+        found = self._now_and_before(origin, _LOST_BY_CHOWN)
+        if found is None:
+            return None
+        now, old = found
+        lost = stat.S_ISREG(now.mode) and now.mode == old.mode and now.mode & _LOST_BY_CHOWN
+        changed = (now.owner, now.group) == (owner, group) != (old.owner, old.group)
+        return stat.S_IMODE(now.mode) if lost and changed else None

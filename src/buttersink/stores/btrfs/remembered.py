@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from buttersink.stores.base import Cache
     from buttersink.stores.btrfs.index import Index
 
-_PREDICTION = 3  # raise it with every change to what `stream.size` or `pair` make of a stream
+_PREDICTION = 4  # raise it with every change to what `stream.size` or `pair` make of a stream
 _PAUSE = 1.0  # seconds between two writes: so much measuring is lost at most when a run is killed
 _HEAD = struct.Struct("<H?B")  # bytes of the name, whether the parent is looked into, version
 _VERSION = struct.Struct("<16sQ")

@@ -236,10 +236,14 @@ class BtrfsStore(Store):
                         time.sleep(_NAP)
             size = length.result()
             if diff.parent:
-                pair = Pair(*ids, fds)
+                pair = Pair(*ids, fds[-1])
                 size += sum(each.length for each in length.doubts if pair.has_grown(each))
                 size -= sum(each.length for each in length.surplus if pair.has_room(each))
-                size += sum(each.length for each in length.owner_changes if pair.lost_mode(each))
+                size += sum(
+                    each.length
+                    for each in length.owner_changes
+                    if pair.lost_mode(each.origin, each.owner, each.group)
+                )
         used = tuple(uuid for uuid in diff.clones if uuid in length.clone_sources)
         return Measurement(diff, size, length.commands, used)
 
@@ -262,7 +266,7 @@ class BtrfsStore(Store):
         self, diff: Diff, checkpoint: Checkpoint | None = None
     ) -> Iterator[Iterator[memoryview]]:
         """Open the kernel's stream, its first command naming effective UUIDs and generations."""
-        from buttersink.stream import Identity, OwnerChange, Rewriter, another_stream, rest_of
+        from buttersink.stream import Identity, Rewriter, another_stream, rest_of
 
         version = checkpoint.version if checkpoint else self.stream_version
         if version > self.traits.sends:
@@ -277,10 +281,7 @@ class BtrfsStore(Store):
             parent_generation=parent.generation if parent else None,
         )
         with self._opened(diff) as (fds, ids):
-            pair = Pair(*ids, fds)
-            restore_mode = (
-                (lambda *change: pair.lost_mode(OwnerChange(*change))) if parent else None
-            )
+            restore_mode = Pair(*ids, fds[-1]).lost_mode if parent else None
             with closing(self._kernel_stream(diff, fds, ids, version)) as chunks:
                 stream = _rewritten(chunks, Rewriter(identity, restore_mode))
                 yield rest_of(stream, checkpoint) if checkpoint else stream
