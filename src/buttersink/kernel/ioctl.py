@@ -212,6 +212,8 @@ def send(
     """
     sources = array("Q", clone_sources)
     address, count = sources.buffer_info()
-    if version > 1:  # older kernels know no such flag
+    if version == 1:
+        version = 0  # for kernels to which the field and its flag mean nothing yet
+    else:
         flags |= _SEND_VERSION
     fcntl.ioctl(fd, _SEND, _SEND_ARGS.pack(out_fd, count, address, parent, flags, version))
