@@ -1,7 +1,5 @@
 """`python -m buttersink` is the command."""
 
-import sys
+from buttersink.cli import command
 
-from buttersink.cli import main
-
-sys.exit(main())
+command()

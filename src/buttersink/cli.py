@@ -351,10 +351,6 @@ def _guarded(arguments: _Arguments, console: Console) -> int:
     except Error as error:
         failure: Exception = error
         console.error(error)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except _Terminated as error:
-        return 128 + error.number
     except BrokenPipeError:  # whoever reads our output has left
         return 128 + signal.SIGPIPE
     except OSError as error:  # stores translate theirs, so this is our own output
@@ -378,8 +374,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     words = sys.argv[1:] if argv is None else argv
-    if SERVER in words:
-        return _serve([os.fsencode(word) for word in words])
+    try:
+        return _serve(words) if SERVER in words else _command(words)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except _Terminated as error:
+        return 128 + error.number
+
+
+def command(argv: Sequence[str] | None = None) -> NoReturn:
+    """
+    Be the command: run it, and end the process with its status.
+
+    That is at once, as all is closed and told: the interpreter would take a while to end, and to a
+    signal in it say that nobody handles it.
+    """
+    os._exit(main(argv))
+
+
+def _command(words: Sequence[str]) -> int:
     with ExitStack() as stack:
         stdout, stderr = (
             stream or stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
@@ -387,7 +400,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         stack.callback(_flush, stdout, stderr)
         try:
-            arguments = _parser().parse_args(argv, namespace=_Arguments())
+            arguments = _parser().parse_args(words, namespace=_Arguments())
             logfile = _open_logfile(arguments.logfile, stack)
         except UsageError as error:
             with suppress(OSError):  # nobody is left to be told
@@ -405,16 +418,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _guarded(arguments, console)
 
 
-def _serve(words: Sequence[bytes]) -> int:
+def _serve(words: Sequence[str]) -> int:
     """Be the far side of an ssh location; what is asked for by other words is refused."""
     from buttersink.remote.command import run_server
 
-    try:
-        return run_server(words, os.environ, _cache_directory())
-    except _Terminated as error:
-        return 128 + error.number
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    return run_server([os.fsencode(word) for word in words], os.environ, _cache_directory())
 
 
 def _flush(*streams: TextIO) -> None:

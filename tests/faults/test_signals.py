@@ -38,3 +38,22 @@ def test_a_signal_ends_it_cleanly(source: Path, destination: Path, signal: int) 
     assert "Traceback" not in said
     assert listing(destination)["snapshots"] == []
     assert os.listdir(destination) == []
+
+
+@pytest.mark.parametrize("signal", [2, 15])
+def test_a_signal_after_all_was_told_changes_nothing(destination: Path, signal: int) -> None:
+    """It may be too late for it: then the status is that of the run."""
+    for each in range(20):
+        with subprocess.Popen(
+            command_line(f"{destination}/"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout
+            process.stdout.read(1)
+            time.sleep(each / 4000)
+            process.send_signal(signal)
+            _out, said = process.communicate(timeout=10)
+        assert process.returncode in {0, 128 + signal}
+        assert said == ""

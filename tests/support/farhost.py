@@ -50,8 +50,8 @@ _PROGRAM_TEXT = """\
 #!{python}
 import sys
 sys.path.insert(0, {sources!r})
-from buttersink.cli import main
-sys.exit(main())
+from buttersink.cli import command
+command()
 """
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from buttersink.cli import main
+from buttersink.cli import command
 from buttersink.remote import connection
 from buttersink.remote.connection import Connection
 from buttersink.stores.btrfs import segmented
@@ -44,4 +44,4 @@ def _be_impatient() -> None:
 if __name__ == "__main__":
     segmented.SEGMENT_BYTES = SEGMENT_BYTES
     _be_impatient()
-    sys.exit(main(sys.argv[1:]))
+    command(sys.argv[1:])

@@ -13,7 +13,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from buttersink.cli import main
+from buttersink.cli import command
 from buttersink.stores.btrfs import segmented
 from buttersink.stores.btrfs.arrival import Place
 from tests.support.command import run_raw
@@ -61,4 +61,4 @@ if __name__ == "__main__":
     segmented.SEGMENT_BYTES = int(sys.argv[1])
     if int(sys.argv[2]):
         _kill_after(int(sys.argv[2]))
-    sys.exit(main(sys.argv[3:]))
+    command(sys.argv[3:])

@@ -153,7 +153,7 @@ def test_the_command_itself_writes_only_its_version_and_what_comes_before_a_cons
         for node in ast.walk(function)
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("print", ".write"))
     ]
-    assert set(writers) <= {"main", "__call__"}
+    assert set(writers) <= {"_command", "__call__"}
 
 
 @each_module
