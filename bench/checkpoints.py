@@ -2,10 +2,12 @@
 What checkpoints cost: one full snapshot received with them, and as if there were none, in turns.
 
 Both are this program, each run a process of its own with an empty cache, from a source in the page
-cache to a new file system. As if there were none: the stream is not even looked at on
-its way, and nothing is synced before its end.
+cache to a new file system. As if there were none: the stream is not even looked at on its way, and
+nothing is synced before its end. Checkpoints are made after so many bytes, or by time alone, after
+so many seconds, as on a slow line. With a rate, bytes come no faster than on such a line.
 
     TMPDIR=/dev/shm unshare --mount .venv/bin/python -m bench.checkpoints --runs 15
+    TMPDIR=/dev/shm unshare --mount .venv/bin/python -m bench.checkpoints --mib 256 --rate 8
 """
 
 from __future__ import annotations
@@ -16,61 +18,99 @@ import sys
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import NamedTuple
 
-from bench.local import filesystem, machine, scratch, timed
+from bench.local import Measured, filesystem, machine, scratch, timed
 from tests.support.history import make_history
 from tests.support.loopfs import MIB
 
-WITHOUT = 0
-CHILD = (
-    "import sys; from buttersink.stores.btrfs import segmented;"
-    "segmented.SEGMENT_BYTES = int(sys.argv.pop(1)) << 20;"
-    "segmented.SEGMENT_BYTES or setattr("
-    " segmented.SegmentedReceive, 'write',"
-    " lambda self, chunk: (self._process or self._begin()).write(chunk));"
-    "from buttersink.cli import main; sys.exit(main())"
-)
-
-
-def seconds(segment: int, source: Path, directory: Path) -> float:
-    """Receive everything with segments of so many MiB, 0 for none, into a new file system."""
-    with filesystem(directory, "destination") as target, scratch() as cache:
-        command = (sys.executable, "-c", f"import sys; sys.path.insert(0, {SOURCES!r}); {CHILD}")
-        return timed(
-            *command, str(segment), "-qq", "-e", f"{source}/", f"{target}/", cache=cache
-        ).seconds
-
-
 SOURCES = os.fspath(Path(__file__).parents[1] / "src")
+NEVER = 1 << 60  # bytes
+CHILD = f"""
+import sys, time
+sys.path.insert(0, {SOURCES!r})
+from buttersink.cli import main
+from buttersink.stores.btrfs import segmented
+from buttersink.stores.btrfs.segmented import SegmentedReceive
+
+size, seconds, rate = int(sys.argv.pop(1)), float(sys.argv.pop(1)), float(sys.argv.pop(1))
+segmented.SEGMENT_BYTES, segmented.SEGMENT_SECONDS = size, seconds
+if not size:
+    SegmentedReceive.write = lambda self, chunk: (self._process or self._begin()).write(chunk)
+if rate:
+    write, start, passed = SegmentedReceive.write, 0, 0
+    def wait_and_write(self, chunk):
+        global start, passed
+        start, passed = start or time.monotonic(), passed + len(chunk)
+        time.sleep(max(0, start + passed / rate - time.monotonic()))
+        write(self, chunk)
+    SegmentedReceive.write = wait_and_write
+sys.exit(main())
+"""
+
+
+class Way(NamedTuple):
+    """When checkpoints are made: after so many bytes, 0 for never, or so many seconds."""
+
+    bytes: int
+    seconds: float
+
+    def __str__(self) -> str:
+        if not self.bytes:
+            return "without"
+        if self.bytes == NEVER:
+            return f"by time, after {self.seconds:g} s"
+        return f"after {self.bytes // MIB} MiB"
+
+
+def received(way: Way, rate: float, source: Path, directory: Path) -> Measured:
+    """Receive everything into a new file system, at most `rate` bytes a second unless that is 0."""
+    with filesystem(directory, "destination") as target, scratch() as cache:
+        words = (str(way.bytes), str(way.seconds), str(rate))
+        command = (sys.executable, "-c", CHILD, *words, "-qq", "-e", f"{source}/", f"{target}/")
+        return timed(*command, cache=cache)
+
+
+def show(ways: list[Way], runs: dict[Way, list[Measured]]) -> None:
+    """Print wall and processor seconds, and their ratios to those without checkpoints."""
+    print(", ".join(f"{key} {value}" for key, value in machine().items()))
+    for way in ways:
+        print(way)
+        for name in ("seconds", "cpu_seconds"):
+            taken, plain = ([getattr(run, name) for run in runs[w]] for w in (way, ways[0]))
+            print(
+                f"  {name}: {median(taken):.2f} ({min(taken):.2f}-{max(taken):.2f}), ratio of "
+                f"medians {median(taken) / median(plain):.3f}, of the least "
+                f"{min(taken) / min(plain):.3f}"
+            )
 
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mib", type=int, default=2048, help="size of the snapshot")
     parser.add_argument("--runs", type=int, default=7, help="measured runs of each")
-    parser.add_argument("--segment", type=int, nargs="+", default=[512], help="MiB of segments")
+    parser.add_argument("--segment", type=int, nargs="*", default=[512], help="MiB of segments")
+    parser.add_argument("--seconds", type=float, nargs="*", default=[5.0], help="of them, by time")
+    parser.add_argument("--rate", type=float, default=0.0, metavar="MB/s", help="0: no limit")
     chosen = parser.parse_args()
-    lengths = [WITHOUT, *chosen.segment]
-    times: dict[int, list[float]] = {length: [] for length in lengths}
+    ways = [
+        Way(0, 0.0),
+        *(Way(mebibytes * MIB, float(NEVER)) for mebibytes in chosen.segment),
+        *(Way(NEVER, seconds) for seconds in chosen.seconds),
+    ]
+    runs: dict[Way, list[Measured]] = {way: [] for way in ways}
     started = perf_counter()
     with scratch() as directory, filesystem(directory, "source") as top:
         history = make_history(top, seed=1, count=1, base_bytes=chosen.mib * MIB)
         for number in range(chosen.runs + 1):
-            for length in lengths if number % 2 else reversed(lengths):
-                one = seconds(length, history.directory, directory)
+            for way in ways if number % 2 else reversed(ways):
+                one = received(way, chosen.rate * 1e6, history.directory, directory)
                 if number:  # the first of each is not measured
-                    times[length].append(one)
-    print(", ".join(f"{key} {value}" for key, value in machine().items()))
-    plain = median(times[WITHOUT])
-    for length, taken in times.items():
-        name = "without" if length == WITHOUT else f"segments of {length} MiB"
-        low, high = min(taken), max(taken)
-        print(
-            f"{name}: {median(taken):.2f} s ({low:.2f}-{high:.2f}), "
-            f"ratio of medians {median(taken) / plain:.3f}, of the least "
-            f"{low / min(times[WITHOUT]):.3f}"
-        )
+                    runs[way].append(one)
+    show(ways, runs)
     print(f"{perf_counter() - started:.0f} s in all")
     return 0
 

@@ -158,6 +158,27 @@ def test_cuts_are_where_nothing_is_open(commands: list[Command], version: int, l
 
 
 @given(LONG, VERSIONS, LEAST, st.data())
+def test_a_least_that_is_lowered_goes_for_the_segment_under_way(
+    commands: list[Command], version: int, least: int, data: st.DataObject
+) -> None:
+    stream = memoryview(encode(commands, version))
+    when = data.draw(st.integers(0, len(stream)), label="when")
+    segments, found = Segments(len(stream)), [b""]
+    for part in (stream[:when], stream[when:]):
+        for piece in segments.feed(part):
+            if piece is None:
+                found.append(b"")
+            else:
+                found[-1] += piece
+        segments.least = least
+    assert b"".join(found) == stream
+    assert all(len(segment) >= least for segment in found[:-1])
+    anywhere = accumulate(map(len, cut([stream], 1)[:-1]))
+    late = [place for place in anywhere if place >= max(when, least)]
+    assert len(found[0]) <= (late[0] if late else len(stream))
+
+
+@given(LONG, VERSIONS, LEAST, st.data())
 def test_the_rest_of_the_same_stream_follows(
     commands: list[Command], version: int, least: int, data: st.DataObject
 ) -> None:

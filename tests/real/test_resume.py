@@ -90,9 +90,10 @@ def test_many_segments_make_the_same(history: History, destination: Path) -> Non
 
 
 def test_a_stream_shorter_than_a_segment_is_received_at_once(
-    history: History, destination: Path
+    source: Path, destination: Path
 ) -> None:
-    buttersink(f"{history.directory}/", destination)
+    made = make_history(source, seed=42, count=1, base_bytes=6 * MIB, change_bytes=MIB)
+    buttersink(f"{made.directory}/", destination)
     assert show_subvolume(destination / "0000").parent_uuid is None
 
 

@@ -73,10 +73,14 @@ class Segments:
     Follow a stream of version 1 or 2, and say where to cut it.
 
     Args:
-        least: Bytes that every segment has at least, but for the last one; None does not cut.
+        least: As the attribute.
         checkpoint: What is held already: the stream is followed from there on, and the CRC32C of
             its bytes kept if that has one.
         checksum: Whether to keep it if there is no checkpoint.
+
+    Attributes:
+        least: Bytes that every segment has at least, but for the last one; None does not cut. May
+            be changed at any time, and goes for the segment that is under way, too.
 
     """
 
@@ -87,7 +91,7 @@ class Segments:
         *,
         checksum: bool = False,
     ) -> None:
-        self._least = least
+        self.least = least
         self._before = checkpoint.stretches if checkpoint else ()
         self._version = checkpoint.version if checkpoint else 0
         self._crc32c = checkpoint.crc32c if checkpoint else 0 if checksum else None
@@ -145,7 +149,7 @@ class Segments:
         return end
 
     def _is_full(self, more: int) -> bool:
-        return self._least is not None and self._bytes + more - self._cut_at >= self._least
+        return self.least is not None and self._bytes + more - self._cut_at >= self.least
 
     def _hand_on(self, data: memoryview) -> Iterator[memoryview]:
         if data:

@@ -2,12 +2,14 @@
 A long stream received in segments, so that what an interruption leaves can be gone on with.
 
 Each segment is a `btrfs receive` of its own, which makes a snapshot of what the one before it made.
-Between two of them everything is on disk, and the journal says so. A stream that is shorter than a
-segment is one receive and nothing else.
+Between two of them everything is on disk, and the journal says so. A segment ends after so many
+bytes or, where they come slowly, after so many seconds: what comes fast pays for few checkpoints,
+and what comes slowly loses little. A stream that ends before is one receive and nothing else.
 """
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 SEGMENT_BYTES = 512 * 1024 * 1024
 """Bytes of a stream after which a checkpoint is made: docs/BENCHMARKS.md has what it costs."""
 
+SEGMENT_SECONDS = 5.0
+"""Seconds after which it is made of fewer bytes."""
+
+_FEWEST_BYTES = 8 * 1024 * 1024
+_TIMES_AS_LONG = 40  # as a checkpoint took, at least, until time asks for the next
 _SYNC_BYTES = 64 * 1024 * 1024  # of a stream after which another sync is begun meanwhile
 
 
@@ -60,6 +67,7 @@ class SegmentedReceive:
         self._prove = prove
         checkpoint = place.kept.checkpoint if place.kept else None
         self._segments = Segments(SEGMENT_BYTES, checkpoint, checksum=checksum)
+        self._since, self._pause = time.monotonic(), SEGMENT_SECONDS  # of the last checkpoint
         self._process: ReceiveProcess | None = None
         self._syncing = ThreadPoolExecutor(1, "sync")
         self._sync: Future[None] | None = None
@@ -84,17 +92,25 @@ class SegmentedReceive:
     def write(self, chunk: memoryview) -> None:
         """Hand on the next bytes; `ReceiveError` or `StreamError` if they cannot be taken."""
         process = self._process or self._begin()
+        is_time = time.monotonic() - self._since >= self._pause
+        self._segments.least = min(_FEWEST_BYTES, SEGMENT_BYTES) if is_time else SEGMENT_BYTES
         for piece in self._segments.feed(chunk):
             if piece is None:
-                process.write(memoryview(ENDING))
-                process.finish()
-                self._synced()
-                self._prove()
-                self._place.make_checkpoint(self._diff, self._segments.checkpoint())
+                self._make_checkpoint(process)
                 process = self._begin()
             else:
                 process.write(piece)
                 self._sync_ahead(len(piece))
+
+    def _make_checkpoint(self, process: ReceiveProcess) -> None:
+        started = time.monotonic()
+        process.write(memoryview(ENDING))
+        process.finish()
+        self._synced()
+        self._prove()
+        self._place.make_checkpoint(self._diff, self._segments.checkpoint())
+        self._since = time.monotonic()
+        self._pause = max(SEGMENT_SECONDS, _TIMES_AS_LONG * (self._since - started))
 
     def _sync_ahead(self, count: int) -> None:
         """Let the disk work while the stream flows, so that it has little left at its end."""
