@@ -32,7 +32,13 @@ def _escaped(character: str) -> str:
 
 
 class Error(Exception):
-    """The root, never raised itself: what failed, where, why, and what the user can do."""
+    """
+    The root, never raised itself: what failed, where, why, and what the user can do.
+
+    Attributes:
+        reached: How far it had come when it failed, such as "at 40 %"; set by who knows it.
+
+    """
 
     exit_code: ClassVar[int] = 1
 
@@ -44,10 +50,12 @@ class Error(Exception):
         self.where = where
         self.why = why
         self.hint = hint
+        self.reached = ""
 
     def __str__(self) -> str:
+        what = f"{self.what} {self.reached}" if self.reached else self.what
         where = None if self.where is None else printable(self.where)
-        cause = ": ".join(part for part in (self.what, where, self.why) if part)
+        cause = ": ".join(part for part in (what, where, self.why) if part)
         return f"{cause}. {self.hint}" if self.hint else cause
 
 

@@ -20,12 +20,15 @@ from buttersink.errors import (
     Error,
     NoSpaceError,
     ProtocolError,
+    ReceiveError,
     ResumeError,
+    SendError,
     printable,
 )
 from buttersink.planner.plan import Action, Plan, Step
 from buttersink.progress import Reporter, Transfer
 from buttersink.report import Report, Status, StepResult
+from buttersink.wording import reached_text
 
 if TYPE_CHECKING:
     from buttersink.catalogue import Catalogue, Snapshot, Uuid
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from buttersink.stream import Checkpoint
 
 _NO_CONNECTION = (ConnectionLostError, ProtocolError)
+_ON_THE_WAY = (*_NO_CONNECTION, SendError, ReceiveError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,16 +255,22 @@ class _Run:
     ) -> tuple[int, int]:
         """Let a diff flow, or what is missing of it after a checkpoint."""
         there = sent = checkpoint.bytes if checkpoint else 0
-        with (
-            self._source.send(step.sent, checkpoint) as chunks,
-            self._destination.receive(step, checkpoint) as sink,
-        ):
-            if checkpoint:
-                self._reporter.transfer_advanced(transfer, sent)
-            for chunk in chunks:
-                sink.write(chunk)
-                sent += len(chunk)
-                self._reporter.transfer_advanced(transfer, sent)
+        try:
+            with (
+                self._source.send(step.sent, checkpoint) as chunks,
+                self._destination.receive(step, checkpoint) as sink,
+            ):
+                if checkpoint:
+                    self._reporter.transfer_advanced(transfer, sent)
+                for chunk in chunks:
+                    sink.write(chunk)
+                    sent += len(chunk)
+                    self._reporter.transfer_advanced(transfer, sent)
+        except NoSpaceError:  # tells how much there was room for
+            raise
+        except _ON_THE_WAY as error:
+            error.reached = reached_text(sent, step.size)
+            raise
         return sent, there + sink.resumed
 
     def prune(self) -> None:

@@ -339,6 +339,17 @@ def size_text(count: float) -> str:
     return f"{count / _KIB:.1f} EiB"
 
 
+def reached_text(sent: int, size: Size | None) -> str:
+    """Return how far a transfer of a size had come; empty if nothing had been sent."""
+    if not sent:
+        return ""
+    if size is None or size.exactness not in (Exactness.MEASURED, Exactness.STORED):
+        return f"after {size_text(sent)}"
+    if sent >= size.bytes:
+        return f"after all {size_text(sent)}"
+    return f"at {100 * sent // size.bytes} % ({size_text(sent)} of {size_text(size.bytes)})"
+
+
 def rate_text(rate: float | None) -> str:
     """Return bytes a second, empty if there are none."""
     return f"{size_text(rate)}/s" if rate else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.root
 CUTS = 10
 FRAME_BYTES = MIB  # the most that a side has to hold before it can go on
 NEAR, FAR = "push", "pull"
-LOST = "the connection is lost: ssh://testhost"
+LOST = re.compile(r"the connection is lost( (after|at) .*)?: ssh://testhost")
 AGAIN = "Run the same command again: it goes on from the last checkpoint."
 
 
@@ -159,7 +160,29 @@ def assert_one_error(said: str) -> None:
     assert "Traceback" not in said
     assert lines, said
     assert lines[0].startswith("buttersink: error: ")
-    assert sum(LOST in line or "cannot connect" in line for line in lines) == 1, said
+    told = [line for line in lines if LOST.search(line) or "cannot connect" in line]
+    assert len(told) == 1, said
+
+
+def test_a_cut_is_told_with_how_far_it_had_come(
+    source: Path, destination: Path, distant: FarLocations
+) -> None:
+    """Of a size that was measured in percent; what is still under way counts as sent."""
+    line = distant.sshd.line
+    assert line
+    big_snapshot(source, 64)
+    with distant.program(*impatient()):
+        line.cut_after(32 * MIB)
+        command = impatient("-q", f"{source}/", at(destination))
+        done = run_raw(command, environment=distant.environment)
+    assert done.returncode == 1
+    said = done.stderr.decode()
+    assert_one_error(said)
+    found = re.search(r"the connection is lost at (\d+) % \(([\d.]+) MiB of 64\.\d MiB\): ", said)
+    assert found, said
+    assert 32 <= float(found[2]) <= 64
+    assert int(found[1]) == pytest.approx(100 * float(found[2]) / 64, abs=2)
+    wait_for(lambda: not servers(distant))
 
 
 PATTERNS = ["push-client", "push-ssh", "push-server", "push-sshd", "pull-client", "pull-ssh",

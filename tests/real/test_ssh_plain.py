@@ -244,7 +244,7 @@ class TestInterrupted:
     ) -> None:
         host.with_server(checkpoints)
         failed = host.run("-e", f"{history.directory}/", at(destination), status=1)
-        assert failed.err.count("the connection is lost: ssh://host") == 1
+        assert failed.err.count("the connection is lost") == 1
         assert "Run the same command again" in failed.err
         (left,) = (each["size"] for each in listing(destination)["partials"] if each["size"])
         assert left >= checkpoints * SEGMENT_BYTES
@@ -329,7 +329,7 @@ class TestInterrupted:
         failed = host.run("-e", at(history.directory), destination, status=None)
         fake_ssh(host.directory)
         if failed.status:
-            assert failed.err.count("the connection is lost: ssh://host") == 1
+            assert failed.err.count("the connection is lost") == 1
         for each in paths(destination):
             assert_same(history.directory / each, destination / each)
         host.run("-e", at(history.directory), destination)

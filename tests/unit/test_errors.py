@@ -80,6 +80,11 @@ class TestText:
     def test_has_the_parts_there_are(self, error: Error, text: str) -> None:
         assert str(error) == text
 
+    def test_has_how_far_it_had_come(self) -> None:
+        error = Error("it failed", where="/mnt/a", why="no reason", hint="Try again.")
+        error.reached = "at 40 %"
+        assert str(error) == "it failed at 40 %: /mnt/a: no reason. Try again."
+
     def test_leaves_the_parts_as_they_were_given(self) -> None:
         error = ReceiveError("what", where=b"\xff", why="why", hint="hint")
         assert (error.what, error.where, error.why, error.hint) == ("what", b"\xff", "why", "hint")
