@@ -72,21 +72,20 @@ class Guard:
             if known > last:
                 break
             if command in _DATA:
-                self._check_data(command, bytes(data[body:known]), length)
+                self._check_data(command, data[body:known], length)
             elif command in _OPENED or b".." in bytes(data[body:known]):
                 self._check(command, bytes(data[body:known]))
             position = after
         self._held = bytes(data[position:])
         self._skip = max(0, position - last)
 
-    def _check_data(self, command: int, head: bytes, length: int) -> None:
+    def _check_data(self, command: int, head: memoryview, length: int) -> None:
         """Check a command of which `head` is what comes before the data, and maybe some of them."""
+        unpack, last = commands.ATTRIBUTE_HEADER.unpack_from, len(head)
         position, path = 0, None
-        while position + 2 <= len(head):
-            kind, size = (
-                int.from_bytes(head[at : at + 2], "little") for at in (position, position + 2)
-            )
+        while position + 2 <= last:
             start = position + commands.ATTRIBUTE_HEADER.size
+            kind, size = unpack(head if start <= last else bytes(head) + b"\0\0", position)
             if kind == commands.DATA:
                 # In version 2 they go to the end, without a length.
                 if path is not None and (self._version > 1 or start + size == length):
@@ -94,7 +93,7 @@ class Guard:
                     return
                 break
             if kind == commands.PATH:
-                path = head[start : start + size]
+                path = bytes(head[start : start + size])
             position = start + size
         _refuse(f"command {command} is not as the kernel writes it")
 
@@ -122,7 +121,7 @@ class Guard:
 
 
 def _check_path(path: bytes) -> None:
-    if b".." in path.split(b"/") or b"\0" in path:
+    if (b".." in path and b".." in path.split(b"/")) or b"\0" in path:
         _refuse(f"it names the path {printable(path)}")
 
 
