@@ -79,8 +79,10 @@ def all_of(stream: bytes) -> Iterator[memoryview]:
     yield memoryview(stream)
 
 
-def checkpoints(stream: bytes, least: int, *, checksum: bool = True) -> list[Checkpoint]:
-    segments = Segments(least, checksum=checksum)
+def checkpoints(
+    stream: bytes, least: int, *, size: int | None = None, checksum: bool = True
+) -> list[Checkpoint]:
+    segments = Segments(least, size=size, checksum=checksum)
     return [segments.checkpoint() for piece in segments.feed(memoryview(stream)) if piece is None]
 
 
@@ -122,6 +124,32 @@ def test_segments_do_not_depend_on_the_chunks(
     assert found == cut(all_of(stream), least)
     assert b"".join(found) == stream
     assert all(len(segment) >= least for segment in found[:-1])
+
+
+@given(LONG, VERSIONS, LEAST)
+def test_no_segment_ends_where_little_is_left(
+    commands: list[Command], version: int, least: int
+) -> None:
+    stream = encode(commands, version)
+    anywhere, worth = checkpoints(stream, least), len(stream) - least // 16
+    expected = [found for found in anywhere if found.bytes <= worth]
+    assert checkpoints(stream, least, size=len(stream)) == expected
+    for held in expected:
+        rest = Segments(least, held, size=len(stream))
+        after = [
+            rest.checkpoint().bytes
+            for piece in rest.feed(memoryview(stream)[held.bytes :])
+            if piece is None
+        ]
+        assert after == [found.bytes for found in expected if found.bytes > held.bytes]
+
+
+@given(LONG, VERSIONS, LEAST)
+def test_a_stream_that_is_longer_than_was_said_is_cut_all_the_same(
+    commands: list[Command], version: int, least: int
+) -> None:
+    stream = encode(commands, version)
+    assert checkpoints(stream, least, size=1) == checkpoints(stream, least)
 
 
 @given(LONG, VERSIONS, LEAST)

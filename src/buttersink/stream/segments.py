@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _HEAD = commands.COMMAND_HEADER.size
 _CLOSING = frozenset((commands.UTIMES, commands.WRITE, commands.CLONE, commands.ENCODED_WRITE))
+_SMALL_PART = 16  # of the least: not worth another segment, which takes 0.1 s
 _CAPABILITY = b"security.capability"
 
 ENDING = commands.build_command(commands.END, [])
@@ -76,6 +77,8 @@ class Segments:
         least: As the attribute.
         checkpoint: What is held already: the stream is followed from there on, and the CRC32C of
             its bytes kept if that has one.
+        size: Bytes of the whole stream, if known: none ends where only a small part of the least is
+            left, which is not worth another one.
         checksum: Whether to keep it if there is no checkpoint.
 
     Attributes:
@@ -89,6 +92,7 @@ class Segments:
         least: int | None = None,
         checkpoint: Checkpoint | None = None,
         *,
+        size: int | None = None,
         checksum: bool = False,
     ) -> None:
         self.least = least
@@ -96,6 +100,8 @@ class Segments:
         self._version = checkpoint.version if checkpoint else 0
         self._crc32c = checkpoint.crc32c if checkpoint else 0 if checksum else None
         self._sha256 = hashlib.sha256()
+        held = checkpoint.bytes if checkpoint else 0
+        self._to_come = None if size is None else size - held
         self._bytes = 0  # handed on so far
         self._cut_at = 0  # of those, where the segment before this one ended
         self._held = b""
@@ -149,7 +155,11 @@ class Segments:
         return end
 
     def _is_full(self, more: int) -> bool:
-        return self.least is not None and self._bytes + more - self._cut_at >= self.least
+        here = self._bytes + more
+        if self.least is None or here - self._cut_at < self.least:
+            return False
+        left = None if self._to_come is None else self._to_come - here
+        return left is None or not 0 <= left < self.least // _SMALL_PART
 
     def _hand_on(self, data: memoryview) -> Iterator[memoryview]:
         if data:

@@ -47,6 +47,7 @@ class SegmentedReceive:
         identity: What it shall say if it is received from its start, but for the place's names.
         start: Starts a receiver.
         prove: Raises an error unless what it is made from has not changed so far.
+        size: Bytes of the stream, if known.
         checksum: Whether the CRC32C of the stream is of use to go on with it.
 
     """
@@ -61,12 +62,13 @@ class SegmentedReceive:
         start: Callable[[Identity], ReceiveProcess],
         prove: Callable[[], None],
         *,
+        size: int | None = None,
         checksum: bool,
     ) -> None:
         self._place, self._diff, self._identity, self._start = place, diff, identity, start
         self._prove = prove
         checkpoint = place.kept.checkpoint if place.kept else None
-        self._segments = Segments(SEGMENT_BYTES, checkpoint, checksum=checksum)
+        self._segments = Segments(SEGMENT_BYTES, checkpoint, size=size, checksum=checksum)
         self._since, self._pause = time.monotonic(), SEGMENT_SECONDS  # of the last checkpoint
         self._process: ReceiveProcess | None = None
         self._syncing = ThreadPoolExecutor(1, "sync")

@@ -104,9 +104,16 @@ class Writer:
                 parents = (step.parent,) if step.parent and place.kept is None else ()
                 self._require_unchanged(step, (*parents, *step.clones))
 
-            stored = step.size is not None and step.size.exactness is Exactness.STORED
-            identity = self._identity(step, place)
-            sink = SegmentedReceive(place, diff, identity, start, prove, checksum=stored)
+            size = step.size if step.size and step.size.exact else None
+            sink = SegmentedReceive(
+                place,
+                diff,
+                self._identity(step, place),
+                start,
+                prove,
+                size=size.bytes if size else None,
+                checksum=size is not None and size.exactness is Exactness.STORED,
+            )
             try:
                 yield sink
                 sink.finish()
