@@ -32,6 +32,9 @@ SEGMENT_BYTES = 512 * 1024 * 1024
 SEGMENT_SECONDS = 5.0
 """Seconds after which it is made of fewer bytes."""
 
+FIRST_SECONDS = 1.0
+"""The same, for the first of a run: without it that would have nothing to show for itself."""
+
 _FEWEST_BYTES = 8 * 1024 * 1024
 _TIMES_AS_LONG = 40  # as a checkpoint took, at least, until time asks for the next
 _SYNC_BYTES = 64 * 1024 * 1024  # of a stream after which another sync is begun meanwhile
@@ -69,7 +72,7 @@ class SegmentedReceive:
         self._prove = prove
         checkpoint = place.kept.checkpoint if place.kept else None
         self._segments = Segments(SEGMENT_BYTES, checkpoint, size=size, checksum=checksum)
-        self._since, self._pause = time.monotonic(), SEGMENT_SECONDS  # of the last checkpoint
+        self._since, self._pause = time.monotonic(), FIRST_SECONDS  # of the last checkpoint
         self._process: ReceiveProcess | None = None
         self._syncing = ThreadPoolExecutor(1, "sync")
         self._sync: Future[None] | None = None
