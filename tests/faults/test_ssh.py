@@ -95,15 +95,6 @@ def has_journal(directory: Path) -> bool:
     return bool(list(directory.glob(".buttersink-*.journal")))
 
 
-def servers(far: FarLocations) -> list[int]:
-    """Return the processes on the far host that are ButterSink's server, a child of its last."""
-    return sorted(
-        pid
-        for pid, words in far.sshd.sessions().items()
-        if b"--server" in words and b"python" in words[0]
-    )
-
-
 def session(far: FarLocations) -> int:
     """Return the process of sshd that carries root's session."""
     (found,) = [
@@ -139,7 +130,7 @@ def test_ten_cuts_of_one_transfer(source: Path, destination: Path, distant: FarL
             assert line.is_cut
             passed = line.passed - before
             assert_one_error(done.stderr.decode())
-            wait_for(lambda: not servers(distant))
+            wait_for(lambda: not distant.servers())
             distant.sshd.end_sessions()  # sshd, which is left with the dead line
             found = checkpoint(destination)
             assert found >= kept
@@ -182,7 +173,7 @@ def test_a_cut_is_told_with_how_far_it_had_come(
     assert found, said
     assert 32 <= float(found[2]) <= 64
     assert int(found[1]) == pytest.approx(100 * float(found[2]) / 64, abs=2)
-    wait_for(lambda: not servers(distant))
+    wait_for(lambda: not distant.servers())
 
 
 PATTERNS = ["push-client", "push-ssh", "push-server", "push-sshd", "pull-client", "pull-ssh",
@@ -220,7 +211,7 @@ def kill(far: FarLocations, process: subprocess.Popen[str], victim: str) -> None
     if victim == "ssh":
         pid = min(far.clients())
     else:
-        pid = servers(far)[0] if victim == "server" else session(far)
+        pid = far.servers()[0] if victim == "server" else session(far)
     os.kill(pid, signal.SIGKILL)
 
 
@@ -244,7 +235,7 @@ class TestSilence:
             began = time.monotonic()
             _out, said = process.communicate(timeout=60)
             assert time.monotonic() - began >= SILENCE_SECONDS / 2
-            wait_for(lambda: not servers(far))
+            wait_for(lambda: not far.servers())
             far.sshd.end_sessions()
             far.assert_gone()
         assert process.returncode == 1
@@ -264,7 +255,7 @@ class TestSilence:
         ):
             wait_for(lambda: has_journal(destination))
             process.send_signal(signal.SIGSTOP)
-            wait_for(lambda: not servers(far))
+            wait_for(lambda: not far.servers())
             kept = checkpoint(destination)
             assert kept >= SEGMENT_BYTES
             finish(far, arguments, kept)

@@ -97,9 +97,17 @@ class FarLocations:
                 found[int(entry.name)] = line
         return found
 
-    def assert_gone(self) -> None:
+    def servers(self) -> list[int]:
+        """Return the far host's processes that are ButterSink's server, a child of its last."""
+        return sorted(
+            pid
+            for pid, words in self.sshd.sessions().items()
+            if b"--server" in words and b"python" in words[0]
+        )
+
+    def assert_gone(self, seconds: float = GONE_SECONDS) -> None:
         """Fail unless soon nothing runs any more on either side, and nothing is mounted there."""
-        self.sshd.wait_until_idle(GONE_SECONDS)
+        self.sshd.wait_until_idle(seconds)
         deadline = time.monotonic() + GONE_SECONDS
         while left := self.clients():
             assert time.monotonic() < deadline, left
