@@ -3,8 +3,8 @@ What checkpoints cost: one full snapshot received with them, and as if there wer
 
 Both are this program, each run a process of its own with an empty cache, from a source in the page
 cache to a new file system. As if there were none: the stream is not even looked at on its way, and
-nothing is synced before its end. Checkpoints are made after so many bytes, or by time alone, after
-so many seconds, as on a slow line. With a rate, bytes come no faster than on such a line.
+nothing is synced before its end. With them: as they are made, and by choice only after so many
+bytes or only after so many seconds. With a rate, bytes come no faster than on a slow line.
 
     TMPDIR=/dev/shm unshare --mount .venv/bin/python -m bench.checkpoints --runs 15
     TMPDIR=/dev/shm unshare --mount .venv/bin/python -m bench.checkpoints --mib 256 --rate 8
@@ -21,6 +21,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 from bench.local import Measured, filesystem, machine, scratch, timed
+from buttersink.stores.btrfs.segmented import FIRST_SECONDS, SEGMENT_BYTES, SEGMENT_SECONDS
 from tests.support.history import make_history
 from tests.support.loopfs import MIB
 
@@ -33,8 +34,8 @@ from buttersink.cli import main
 from buttersink.stores.btrfs import segmented
 from buttersink.stores.btrfs.segmented import SegmentedReceive
 
-size, seconds, rate = int(sys.argv.pop(1)), float(sys.argv.pop(1)), float(sys.argv.pop(1))
-segmented.SEGMENT_BYTES, segmented.SEGMENT_SECONDS = size, seconds
+size, first, seconds, rate = int(sys.argv.pop(1)), *(float(sys.argv.pop(1)) for _ in range(3))
+segmented.SEGMENT_BYTES, segmented.FIRST_SECONDS, segmented.SEGMENT_SECONDS = size, first, seconds
 if not size:
     SegmentedReceive.write = lambda self, chunk: (self._process or self._begin()).write(chunk)
 if rate:
@@ -50,23 +51,18 @@ sys.exit(main())
 
 
 class Way(NamedTuple):
-    """When checkpoints are made: after so many bytes, 0 for never, or so many seconds."""
+    """When checkpoints are made: after so many bytes, 0 for never, or seconds, first and later."""
 
+    name: str
     bytes: int
+    first: float
     seconds: float
-
-    def __str__(self) -> str:
-        if not self.bytes:
-            return "without"
-        if self.bytes == NEVER:
-            return f"by time, after {self.seconds:g} s"
-        return f"after {self.bytes // MIB} MiB"
 
 
 def received(way: Way, rate: float, source: Path, directory: Path) -> Measured:
     """Receive everything into a new file system, at most `rate` bytes a second unless that is 0."""
     with filesystem(directory, "destination") as target, scratch() as cache:
-        words = (str(way.bytes), str(way.seconds), str(rate))
+        words = (*map(str, way[1:]), str(rate))
         command = (sys.executable, "-c", CHILD, *words, "-qq", "-e", f"{source}/", f"{target}/")
         return timed(*command, cache=cache)
 
@@ -75,7 +71,7 @@ def show(ways: list[Way], runs: dict[Way, list[Measured]]) -> None:
     """Print wall and processor seconds, and their ratios to those without checkpoints."""
     print(", ".join(f"{key} {value}" for key, value in machine().items()))
     for way in ways:
-        print(way)
+        print(way.name)
         for name in ("seconds", "cpu_seconds"):
             taken, plain = ([getattr(run, name) for run in runs[w]] for w in (way, ways[0]))
             print(
@@ -92,14 +88,15 @@ def main() -> int:
     )
     parser.add_argument("--mib", type=int, default=2048, help="size of the snapshot")
     parser.add_argument("--runs", type=int, default=7, help="measured runs of each")
-    parser.add_argument("--segment", type=int, nargs="*", default=[512], help="MiB of segments")
-    parser.add_argument("--seconds", type=float, nargs="*", default=[5.0], help="of them, by time")
+    parser.add_argument("--segment", type=int, nargs="*", default=[], help="MiB, and no time")
+    parser.add_argument("--seconds", type=float, nargs="*", default=[], help="time, and no bytes")
     parser.add_argument("--rate", type=float, default=0.0, metavar="MB/s", help="0: no limit")
     chosen = parser.parse_args()
     ways = [
-        Way(0, 0.0),
-        *(Way(mebibytes * MIB, float(NEVER)) for mebibytes in chosen.segment),
-        *(Way(NEVER, seconds) for seconds in chosen.seconds),
+        Way("without", 0, NEVER, NEVER),
+        Way("as it is", SEGMENT_BYTES, FIRST_SECONDS, SEGMENT_SECONDS),
+        *(Way(f"after {each} MiB", each * MIB, NEVER, NEVER) for each in chosen.segment),
+        *(Way(f"after {each:g} s", NEVER, each, each) for each in chosen.seconds),
     ]
     runs: dict[Way, list[Measured]] = {way: [] for way in ways}
     started = perf_counter()

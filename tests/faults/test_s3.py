@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.command import assert_same, command_line, paths
+from tests.support.command import (
+    assert_nothing_arrived,
+    assert_same,
+    command_line,
+    paths,
+)
 from tests.support.history import HOSTILE_NAMES
 from tests.support.loopfs import MIB, btrfs, create_subvolume, snapshot
 
@@ -116,7 +121,7 @@ def test_a_signal_in_a_restore(big: Path, remote: Remote, destination: Path) -> 
         if paths(destination):
             btrfs("subvolume", "delete", destination / "big")
         if number != signal.SIGKILL:
-            assert os.listdir(destination) == []
+            assert_nothing_arrived(destination)
     remote.run(remote.location, destination)
     assert_same(big, destination / "big")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.command import command_line, listing
+from tests.support.command import assert_nothing_arrived, command_line, listing
 from tests.support.history import make_history
 from tests.support.loopfs import MIB
 
@@ -37,7 +37,7 @@ def test_a_signal_ends_it_cleanly(source: Path, destination: Path, signal: int) 
     assert process.returncode == 128 + signal
     assert "Traceback" not in said
     assert listing(destination)["snapshots"] == []
-    assert os.listdir(destination) == []
+    assert_nothing_arrived(destination)
 
 
 @pytest.mark.parametrize("signal", [2, 15])

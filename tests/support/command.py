@@ -91,6 +91,12 @@ def listing(location: Path) -> Any:  # noqa: ANN401  JSON
     return buttersink("--json", "-e", f"{location}/").document
 
 
+def assert_nothing_arrived(location: Path) -> None:
+    """Fail if there is anything but a checkpoint with its journal, and at most that."""
+    left = os.listdir(location)
+    assert not left or (len(left) == 2 and any(name.endswith(".journal") for name in left)), left
+
+
 def assert_same(left: Path, right: Path) -> None:
     """Fail unless two directories hold the same data and metadata."""
     one, other = checksumdir(left), checksumdir(right)
