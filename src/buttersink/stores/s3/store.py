@@ -200,17 +200,21 @@ class S3Store(Store):
         stored = self._listing.diffs[diff][0]
         if stored.archived:
             raise SendError("cannot read the diff", where=stored.key, why=stored.archived)
-        records = self._records(stored)
         source = Source(self._bucket, stored.key, stored.size, stored.etag)
-        if checkpoint is None and not records:
-            yield _sound(download(self._client, source), stored)
-        elif checkpoint is None:
-            yield _checked(download(self._client, source), stored, {r.sha256 for r in records})
-        elif not records or checkpoint.crc32c is None:
-            yield rest_of(download(self._client, source), checkpoint)
+        if checkpoint is None or checkpoint.crc32c is None or not stored.records:
+            begin = 0
         else:
-            rest = download(self._client, source, checkpoint.bytes)
-            yield _continued(rest, checkpoint, {r.crc32c for r in records})
+            begin = checkpoint.bytes
+        with download(self._client, source, begin) as chunks:
+            records = self._records(stored)
+            if checkpoint is None and not records:
+                yield _sound(chunks, stored)
+            elif checkpoint is None:
+                yield _checked(chunks, stored, {record.sha256 for record in records})
+            elif not begin:
+                yield rest_of(chunks, checkpoint)
+            else:
+                yield _continued(chunks, checkpoint, {record.crc32c for record in records})
 
     def _records(self, stored: StoredDiff) -> list[Record]:
         """Return the records of a diff: several if several runs have tried to write it."""
