@@ -218,8 +218,8 @@ def test_an_interrupt_ends_it_quietly(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout
         assert process.stdout.readline().endswith(b" .\n")
-        process.send_signal(signal.SIGINT)
         process.stdout.close()  # an interrupt ends the reader too
+        process.send_signal(signal.SIGINT)
         assert process.stderr
         assert process.stderr.read() == b""
     (tmp_path / "huge").unlink()  # what pytest keeps should not take an hour to read
