@@ -114,7 +114,8 @@ def test_hostile_names_are_listed_and_can_be_turned_back_into_bytes(source: Path
 
 def test_sizes_are_lengths_of_full_sends(layout: Path) -> None:
     document = buttersink("--json", f"{layout}/@snaps/").document
-    sent = subprocess.check_output(["btrfs", "send", "--quiet", layout / "@snaps" / "one"])
+    send = ("btrfs", "send", "--quiet", "--proto", "2", "--compressed-data")
+    sent = subprocess.check_output([*send, layout / "@snaps" / "one"])
     (size,) = [s["size"] for s in document["snapshots"] if s["path"] == "one"]
     assert size == len(sent)
     assert document["total_size"] == sum(s["size"] for s in document["snapshots"])
