@@ -168,6 +168,15 @@ class TestACutNetwork:
         # What is lost by a cut is what the system holds of four connections.
         assert proxy.passed - passed < self.SIZE + 10 * 4 * MIB // 2
 
+    def test_in_a_record_is_ridden_out(self, place: Place) -> None:
+        data = bytes_of(5, 6 * MIB)
+        upload(place(), sending(made(1), None, len(data)), data)
+        with Front(place.bucket.server.endpoint, lambda *_: 0) as front:
+            front.breaks = lambda method, path: method == "GET" and path.endswith(".json")
+            place.by_endpoint(front.endpoint)
+            assert read(place(mode=Mode.READ), FULL) == data
+            assert front.broken == 1
+
     def test_for_seconds_is_ridden_out(self, place: Place, proxy: CuttingProxy) -> None:
         data = bytes_of(3, 12 * MIB)
         store = place()

@@ -39,8 +39,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002  its name
         """Write nothing."""
 
-    def reply(self, status: int, body: bytes, headers: list[tuple[str, str]]) -> None:
-        """Answer; to HEAD without the body."""
+    def reply(
+        self, status: int, body: bytes, headers: list[tuple[str, str]], left_out: int = 0
+    ) -> None:
+        """Answer; to HEAD without the body, and perhaps without its last bytes."""
         self.send_response(status)
         for name, value in headers:
             if self.command == "HEAD" or name.lower() != "content-length":
@@ -49,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) - left_out])
 
 
 class _Server(ThreadingHTTPServer):
@@ -105,6 +107,8 @@ class Front(Answering):
         loses: Says of which requests the first answer is lost: the server has done what it was
             asked for, and the client sees the connection break.
         lost: How many answers were.
+        breaks: Says of which requests the first answer breaks off before its last byte.
+        broken: How many answers did.
         headers: Method, path with query, and names of headers of all requests passed on.
 
     """
@@ -112,8 +116,9 @@ class Front(Answering):
     def __init__(self, endpoint: str, wrong: Callable[[str, str], int]) -> None:
         super().__init__(503, b"")
         self._target, self._wrong, self._lock = urlsplit(endpoint).netloc, wrong, Lock()
-        self.refused = self.lost = 0
+        self.refused = self.lost = self.broken = 0
         self.loses: Callable[[str, str], bool] = lambda _method, _path: False
+        self.breaks: Callable[[str, str], bool] = lambda _method, _path: False
         self.headers: list[tuple[str, str, set[str]]] = []
 
     def _answer(self, handler: _Handler, body: bytes) -> None:
@@ -141,7 +146,9 @@ class Front(Answering):
         with self._lock:
             lost = not self.lost and self.loses(handler.command, handler.path)
             self.lost += lost
-        if lost:
+            broken = not self.broken and self.breaks(handler.command, handler.path)
+            self.broken += broken
+        if lost or broken:
             handler.close_connection = True
-        else:
-            handler.reply(answer.status, text, headers)
+        if not lost:
+            handler.reply(answer.status, text, headers, left_out=int(broken))

@@ -1,5 +1,5 @@
 """
-One diff out of a bucket: ranges of it, several at once, in order.
+One diff out of a bucket: ranges of it, several at once, in order. And small objects whole.
 
 A range that breaks off is asked for again from where it broke. Every request is for the same
 version of the object, by its entity tag, so that what is put together is one object.
@@ -67,6 +67,20 @@ def download(client: Client, source: Source, begin: int = 0) -> Iterator[Iterato
         yield _in_order(deque(islice(ranges, _THREADS)), ranges)
     finally:
         threads.stop()
+
+
+def read_whole(client: Client, target: Mapping[str, str]) -> bytes:
+    """
+    Return a small object, asked for again if it breaks off; raise what botocore does.
+
+    The client library itself tries again only until the answer has begun.
+    """
+    for tries in range(1, _TRIES):
+        body = client.get_object(**target)["Body"]
+        with suppress(BotoCoreError, OSError):
+            return bytes(body.read())
+        time.sleep(2 ** (tries - 1))
+    return bytes(client.get_object(**target)["Body"].read())
 
 
 def _in_order(asked: deque[_Range], more: Iterator[_Range]) -> Iterator[memoryview]:

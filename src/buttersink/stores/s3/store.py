@@ -18,7 +18,7 @@ from buttersink.errors import DeleteError, LocationError, ReceiveError, SendErro
 from buttersink.planner.costs import Weights
 from buttersink.stores.base import STREAM_VERSION, Comparison, Mode, Role, Store, Traits, Uploads
 from buttersink.stores.s3.connection import connect, translating
-from buttersink.stores.s3.downloading import Source, download
+from buttersink.stores.s3.downloading import Source, download, read_whole
 from buttersink.stores.s3.keys import diff_key, path_text, record_key
 from buttersink.stores.s3.listing import Listing, StoredDiff, read_listing
 from buttersink.stores.s3.record import (
@@ -222,7 +222,7 @@ class S3Store(Store):
 
     def _read_record(self, key: str) -> Record:
         with translating(SendError, "cannot read the record of the diff", key):
-            raw = self._client.get_object(**self._target(key))["Body"].read()
+            raw = read_whole(self._client, self._target(key))
         try:
             return parse_record(raw)
         except StreamError as error:
