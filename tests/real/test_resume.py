@@ -47,7 +47,7 @@ LONGEST_COMMAND = 64 * 1024
 
 @pytest.fixture
 def history(source: Path) -> History:
-    return make_history(source, seed=41, count=4, base_bytes=40 * MIB, change_bytes=12 * MIB)
+    return make_history(source, seed=41, count=4, base_bytes=22 * MIB, change_bytes=5 * MIB)
 
 
 def segmented(*arguments: Argument, environment: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401
