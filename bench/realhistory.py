@@ -4,7 +4,7 @@ Thinned histories with rollbacks on real btrfs, such as a machine has that has r
 A writable subvolume is changed and snapshotted round after round. Old snapshots are deleted on the
 way: the recent ones stay, then every 7th, then every 30th. Now and then the subvolume is rolled
 back: replaced by a writable snapshot of an older one that is still there, mostly a near one; that
-may be thinned out later. Most rounds change little and some a lot. Blocks of a database are
+may be thinned out later. Most rounds change little and some a lot. Blocks of a database may be
 rewritten over and over, logs grow and are rotated, files are deleted and come back by reflink from
 older snapshots. The same seed gives the same content.
 """
@@ -31,6 +31,7 @@ _DATABASE_BYTES, _LOG_BYTES = 4 * MIB, 4 * MIB
 _SMALL_BYTES = 10 * KIB  # a small file's mean
 _SMALL_TREE = 6 * MIB
 _DIRECTORY = 50  # small files in each
+_FILES, _LEAST_FILE, _MOST_FILE = 600, 30 * KIB, 4 * MIB  # most of a file server's, and their bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Kind:
             much, one in twenty the most.
         fill: Gives a new subvolume about so many bytes.
         change: Changes about so many bytes, in the round of that number.
+        database: Whether there is one. Each of its pages is soon an extent of its own, shared by
+            many snapshots, and looking for all of them takes the kernel's send most of its time.
 
     """
 
@@ -51,6 +54,7 @@ class Kind:
     change_bytes: int
     fill: Callable[[Tree, int], None]
     change: Callable[[Tree, int, int], None]
+    database: bool = True
 
 
 def make(root: Path, kind: Kind, count: int, seed: int) -> Path:
@@ -104,7 +108,8 @@ def _earlier(kept: dict[int, Path], chance: Random) -> Path:
 def _go_on(tree: Tree, kind: Kind, number: int, older: list[Path]) -> None:
     size = int(kind.change_bytes * min(_MOST, tree.random.paretovariate(1)))
     kind.change(tree, size, number)
-    _write_database(tree, kind.change_bytes // 2)
+    if kind.database:
+        _write_database(tree, kind.change_bytes // 2)
     _append_to_log(tree, size // 8)
     if number % 5 == 0:
         _bring_back(tree, tree.random.choice(older))
@@ -217,9 +222,42 @@ def _change_small(tree: Tree, size: int, _number: int) -> None:
             size -= _make_small(tree, number)
 
 
+def _fill_files(tree: Tree, size: int) -> None:
+    number = 0
+    while size > 0:
+        size -= _make_file(tree, number, b"0")
+        number += 1
+
+
+def _change_files(tree: Tree, size: int, number: int) -> None:
+    """Replace or delete a few files, mostly one or two, and let new ones come."""
+    files = tree.small() + tree.big()
+    few = 1 + int(tree.random.paretovariate(1))
+    for path in tree.random.sample(files, min(len(files), few)):
+        if tree.random.random() < 0.5:
+            os.unlink(path)
+        else:
+            tree.write(path, os.path.getsize(path), mode="wb")
+    while size > 0:
+        size -= _make_file(tree, number, b"%d" % size)
+        files = tree.small() + tree.big()
+        if len(files) > _FILES:
+            os.unlink(tree.random.choice(files))
+
+
+def _make_file(tree: Tree, number: int, name: bytes) -> int:
+    """Make one of a size as documents and pictures have; return that."""
+    path = tree.path(b"%03d/%05d-%s" % (number // _DIRECTORY, number, name))
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    size = int(min(_MOST_FILE, _LEAST_FILE * tree.random.paretovariate(0.9)))
+    tree.write(path, size)
+    return size
+
+
 KINDS = {
+    "files": Kind(32 * MIB, 100 * KIB, _fill_files, _change_files, database=False),
     "mixed": Kind(32 * MIB, 100 * KIB, fill, edit),
     "big": Kind(64 * MIB, 200 * KIB, _fill_big, _change_big),
     "small": Kind(_SMALL_TREE, 50 * KIB, _fill_small, _change_small),
 }
-"""A bit of everything; data in long runs; mostly metadata."""
+"""Documents and pictures; a bit of everything; data in long runs; mostly metadata."""
