@@ -112,9 +112,13 @@ def mounted(image: Path, mountpoint: Path, *, options: Sequence[str] = ()) -> It
 
 @contextmanager
 def bound(source: Path, mountpoint: Path) -> Iterator[Path]:
-    """Make the directory `source` appear at a directory made for it, as `mount --bind` does."""
+    """
+    Make the directory `source` appear at a directory made for it, as `mount --bind` does.
+
+    What is mounted over it is not over `source`, too, also while another host shares the mounts.
+    """
     with _directory(mountpoint), _unmounting(mountpoint):
-        run("mount", "--bind", source, mountpoint)
+        run("mount", "--bind", "--make-private", source, mountpoint)
         yield mountpoint
 
 
