@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.allpairs import AllPairs
 from bench.real import Case, measure_case
 from bench.realhistory import KINDS, Kind, make, survivors
+from tests.support.history import make_history
 from tests.support.loopfs import MIB, show_subvolume
 
 if TYPE_CHECKING:
@@ -54,6 +56,17 @@ def test_the_same_seed_makes_the_same_content(source: Path) -> None:
         last = max(make(source / name, TINY, 12, seed).iterdir())
         contents.append((last / "file").read_bytes())
     assert contents[0] == contents[1] != contents[2]
+
+
+def test_no_diff_is_shorter_than_its_bound(source: Path) -> None:
+    pairs = AllPairs(make_history(source, count=6).directory)
+    bounds = {diff: found.bytes for diff, found in pairs.sizes.items()}
+    assert len(bounds) == 6 * 6
+    pairs.cheapest(lambda sizes: (0, [*sizes]), 1)  # which takes measuring all
+    lengths = {diff: found.bytes for diff, found in pairs.sizes.items()}
+    assert all(found.exact for found in pairs.sizes.values())
+    assert all(bounds[diff] <= length for diff, length in lengths.items())
+    assert all(bounds[diff] > 0.9 * length for diff, length in lengths.items() if not diff.parent)
 
 
 def test_no_plan_is_judged_better_than_the_best(
