@@ -47,7 +47,7 @@ LONGEST_COMMAND = 64 * 1024
 
 @pytest.fixture
 def history(source: Path) -> History:
-    return make_history(source, seed=41, count=4, base_bytes=22 * MIB, change_bytes=5 * MIB)
+    return make_history(source, seed=41, count=4, base_bytes=15 * MIB, change_bytes=4 * MIB)
 
 
 def segmented(*arguments: Argument, environment: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401
@@ -137,7 +137,7 @@ class TestGoingOn:
 
     def test_again_and_again(self, history: History, destination: Path) -> None:
         before = 0
-        for _run in range(6):
+        for _run in range(4):
             killed_after(3, f"{history.directory}/", destination)
             assert held(destination) >= before + 3 * SEGMENT_BYTES
             before = held(destination)
