@@ -8,6 +8,7 @@ This is the one place that reads arguments and the environment and turns an erro
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import shlex
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from buttersink.report import Report
 
 _MIB = 1024 * 1024
+_COLLECTED_AFTER = 100_000  # objects more than before; by default it is 700
 
 _DESCRIPTION = """\
 Make the read-only btrfs snapshots in DST the same set as in SRC, sending as few bytes as can be.
@@ -387,8 +389,10 @@ def command(argv: Sequence[str] | None = None) -> NoReturn:
     Be the command: run it, and end the process with its status.
 
     That is at once, as all is closed and told: the interpreter would take a while to end, and to a
-    signal in it say that nobody handles it.
+    signal in it say that nobody handles it. The collector of cycles, which would look through all
+    that the libraries define again and again, is let run seldom.
     """
+    gc.set_threshold(_COLLECTED_AFTER)
     os._exit(main(argv))
 
 
