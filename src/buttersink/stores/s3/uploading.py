@@ -262,6 +262,8 @@ class Upload:
             try:
                 tag = self._complete_once(request)
             except Refusal as error:
+                if code_of(error) == "InvalidPart" and self._has_other_parts(len(record.parts)):
+                    self._discard()
                 # A repeated request may find that the first, of which no answer came, was heard.
                 if code_of(error) not in {"NoSuchUpload", "NoSuchKey", "PreconditionFailed", "404"}:
                     raise
@@ -277,6 +279,11 @@ class Upload:
             if tag != composite_etag(record.parts) and not self._is_there(record):
                 why = "the object is not what was sent"
                 raise ReceiveError("cannot complete the upload", where=key, why=why)
+
+    def _has_other_parts(self, last: int) -> bool:
+        """Return whether there are parts after the last: with those Ceph never completes it."""
+        found = unfinished_parts(self._client, self._target, self._upload_id)
+        return found is not None and max(found.parts, default=0) > last
 
     def _discard(self) -> None:
         """Abort an upload of what has a key already; if it is the one that has it, it is gone."""
