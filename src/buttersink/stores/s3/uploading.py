@@ -286,7 +286,7 @@ class Upload:
         return found is not None and max(found.parts, default=0) > last
 
     def _discard(self) -> None:
-        """Abort an upload of what has a key already; if it is the one that has it, it is gone."""
+        """Abort an upload that can never be completed; if it has become the object, it is gone."""
         with suppress(Refusal):
             self._client.abort_multipart_upload(**self._target, UploadId=self._upload_id)
 
