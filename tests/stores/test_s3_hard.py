@@ -402,6 +402,18 @@ class TestTwoRunsAtOnce:
         self.assert_right(place)
         assert place.bucket.uploads() == []
 
+    def test_that_left_a_part_on_its_way(self, place: Place) -> None:
+        """Nothing is listed yet that tells how long parts are; rclone takes none twice."""
+        target = {"Bucket": place.bucket.name, "Key": "pre/home/1/" + _name(1)}
+        with place.client() as client:
+            begun = client.create_multipart_upload(**target)["UploadId"]
+            with place(part=7 * MIB).receive(self.STEP) as sink:
+                body = self.DATA[: 5 * MIB]
+                client.upload_part(**target, UploadId=begun, PartNumber=1, Body=body)
+                sink.write(memoryview(self.DATA))
+        self.assert_right(place)
+        assert place.bucket.uploads() == []
+
     def test_one_after_the_other_has_not_seen(self, place: Place) -> None:
         """The second has listed before the first wrote; the stream is another one."""
         late = place()

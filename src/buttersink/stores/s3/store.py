@@ -13,6 +13,8 @@ import hashlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from buttersink.catalogue import Catalogue, Diff, Exactness, Partial, Size, Snapshot
 from buttersink.errors import DeleteError, LocationError, ReceiveError, SendError, StreamError
 from buttersink.planner.costs import Weights
@@ -265,6 +267,7 @@ class S3Store(Store):
             upload.finish(step.path, lambda record: self._write_record(key, snapshot, record))
         finally:
             upload.abandon()
+        self._abort_others(key, upload.upload_id)
 
     def _create(self) -> dict[str, Any]:
         chosen = self._uploads.storage_class
@@ -274,16 +277,29 @@ class S3Store(Store):
         }
 
     def _to_go_on_with(self, key: str) -> Unfinished | None:
-        """Return the unfinished upload of a key that has most."""
+        """
+        Return the unfinished upload of a key that has most; None where none has a whole part.
+
+        Such a part may be on its way still: rclone takes no shorter or longer one in its place.
+        """
         with translating(ReceiveError, "cannot list an unfinished upload", key):
             found = [
                 unfinished
                 for begun in self._listing.begun.get(key, ())
-                if (unfinished := self._unfinished(key, begun.upload_id))
+                if (unfinished := self._unfinished(key, begun.upload_id)) and unfinished.part_bytes
             ]
         return max(
             found, key=lambda each: sum(part.size for part in each.parts.values()), default=None
         )
+
+    def _abort_others(self, key: str, completed: str) -> None:
+        """Abort what was begun of a diff that is there now, if that is allowed."""
+        for begun in self._listing.begun.pop(key, ()):
+            if begun.upload_id != completed:
+                with suppress(BotoCoreError, ClientError):
+                    self._client.abort_multipart_upload(
+                        **self._target(key), UploadId=begun.upload_id
+                    )
 
     def _write_record(self, key: str, snapshot: Snapshot, record: Record) -> None:
         body = record.to_json()

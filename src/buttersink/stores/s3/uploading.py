@@ -57,6 +57,12 @@ class Unfinished(NamedTuple):
     upload_id: str
     parts: Mapping[int, Part]
 
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of each of its parts; 0 where none is there that tells, which the last may not."""
+        longest = max((p.size for n, p in self.parts.items() if n <= MAX_PARTS - _SPARE), default=0)
+        return longest if longest >= _MIN_PART else 0
+
 
 def part_bytes(size: int | None, wanted: int) -> int:
     """Return how long parts have to be so that a stream of `size` bytes has few enough of them."""
@@ -81,10 +87,11 @@ class Upload:
         target: The `Bucket` and `Key` of the object.
         create: What else goes into a request that begins an upload.
         part: Bytes of each part.
-        unfinished: An upload of this key to go on with.
+        unfinished: An upload of this key to go on with, in parts as long as its own.
         tell: Is told what a server cannot do.
 
     Attributes:
+        upload_id: Of the upload; empty until it is begun.
         resumed: Bytes that were there from an earlier run.
 
     """
@@ -101,10 +108,8 @@ class Upload:
     ) -> None:
         self._client, self._target, self._create, self._tell = client, target, create, tell
         self._there = unfinished.parts if unfinished else {}
-        usual = [part.size for n, part in self._there.items() if n <= MAX_PARTS - _SPARE]
-        # The last part may be shorter; the first may be one that did not arrive.
-        self._part = longest if (longest := max(usual, default=0)) >= _MIN_PART else part
-        self._upload_id = unfinished.upload_id if unfinished else ""
+        self._part = unfinished.part_bytes if unfinished else part
+        self.upload_id = unfinished.upload_id if unfinished else ""
         self._pieces: list[bytes] = []  # of the next part, and their length and CRC32C together
         self._filled, self._checksum = 0, 0
         self._parts: list[Future[Part] | Part] = []
@@ -164,13 +169,13 @@ class Upload:
 
     def _begun(self) -> str:
         """Return the id of the upload, which is begun with its first part."""
-        if not self._upload_id:
+        if not self.upload_id:
             with translating(ReceiveError, "cannot begin the upload", self._target["Key"]):
                 answer = self._client.create_multipart_upload(
                     **self._target, **self._create, ChecksumAlgorithm="CRC32C"
                 )
-            self._upload_id = answer["UploadId"]
-        return self._upload_id
+            self.upload_id = answer["UploadId"]
+        return self.upload_id
 
     def _upload_part(self, upload_id: str, number: int, body: PartBody, checksum: int) -> Part:
         with translating(ReceiveError, f"cannot send part {number}", self._target["Key"]):
@@ -215,7 +220,7 @@ class Upload:
 
     def _of_another_stream(self) -> ReceiveError:
         """Abort an upload of which the server takes no other part for one that it has."""
-        self._client.abort_multipart_upload(**self._target, UploadId=self._upload_id)
+        self._client.abort_multipart_upload(**self._target, UploadId=self.upload_id)
         return ReceiveError(
             "cannot go on with the unfinished upload",
             where=self._target["Key"],
@@ -255,7 +260,7 @@ class Upload:
         ]
         request = {
             **self._target,
-            "UploadId": self._upload_id,
+            "UploadId": self.upload_id,
             "MultipartUpload": {"Parts": numbered},
         }
         with translating(ReceiveError, "cannot complete the upload", key):
@@ -282,13 +287,13 @@ class Upload:
 
     def _has_other_parts(self, last: int) -> bool:
         """Return whether there are parts after the last: with those Ceph never completes it."""
-        found = unfinished_parts(self._client, self._target, self._upload_id)
+        found = unfinished_parts(self._client, self._target, self.upload_id)
         return found is not None and max(found.parts, default=0) > last
 
     def _discard(self) -> None:
         """Abort an upload that can never be completed; if it has become the object, it is gone."""
         with suppress(Refusal):
-            self._client.abort_multipart_upload(**self._target, UploadId=self._upload_id)
+            self._client.abort_multipart_upload(**self._target, UploadId=self.upload_id)
 
     def _complete_once(self, request: Mapping[str, Any]) -> str:
         """
