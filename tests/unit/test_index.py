@@ -78,7 +78,7 @@ class TestPartialName:
     @given(st.binary(min_size=16, max_size=16).map(Uuid))
     def test_is_recognised(self, uuid: Uuid) -> None:
         assert uuid_of_partial(partial_name(uuid)) == uuid_of_partial(base_name(uuid)) == uuid
-        assert uuid_of_partial(partial_name(uuid, 1)) == uuid
+        assert uuid_of_partial(partial_name(uuid, 2)) == uuid
 
     @given(st.integers(0, 10**6))
     def test_of_every_stand_in_is_recognised_and_its_own(self, number: int) -> None:
@@ -102,7 +102,7 @@ class TestPartialName:
             b".buttersink-.buttersink-00112233-4455-6677-8899-aabbccddeeff.part",
             b".buttersink-00112233-4455-6677-8899-aabbccddeeff.part\n",
             b".buttersink-00112233-4455-6677-8899-aabbccddeeff.part0",
-            b".buttersink-00112233-4455-6677-8899-aabbccddeeff.part2",
+            b".buttersink-00112233-4455-6677-8899-aabbccddeeff.part3",
             b".buttersink-00112233-4455-6677-8899-aabbccddeeff.journal",
             b".buttersink-00112233-4455-6677-8899-aabbccddeeff.base0",
             b".buttersink-00112233-4455-6677-8899-aabbccddeeff.base01",

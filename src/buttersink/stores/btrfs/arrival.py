@@ -5,8 +5,9 @@ Until `commit` what arrives lies beside its final place under a partial name, wi
 received UUID: no crash, at whatever moment, leaves something that looks like the snapshot. (It has
 to be the same directory: the kernel does not move a read-only subvolume to another one.)
 
-There are two such names, which take turns: while one segment of a long stream arrives under one,
-what the segments before it have made lies under the other as a checkpoint, with a journal.
+There are three such names, which take turns: while one segment of a long stream arrives under one,
+what the segments before it have made lies under another as a checkpoint, with a journal. Under the
+third lies the checkpoint before that one, until it is deleted.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Place(AbstractContextManager["Place"]):
         above, _slash, self._name = path.rpartition(b"/")
         self.path = path
         self._uuid = uuid
-        self._names = (partial_name(uuid), partial_name(uuid, 1))
+        self._names = tuple(partial_name(uuid, number) for number in range(3))
         self.partial, self.received = self._names[0], Uuid(os.urandom(16))
         self.kept: Journal | None = None
         self.advanced = False
@@ -115,10 +116,14 @@ class Place(AbstractContextManager["Place"]):
 
     def clear_unfinished(self) -> None:
         """Delete the same but for the checkpoint that is kept."""
-        for name in self._names:
-            if self.kept is None or name != self.kept.name:
-                self._delete(name)
+        self._delete_all_but(self.kept.name if self.kept else None)
         self.drop_stand_ins()
+
+    def _delete_all_but(self, *names: bytes | None) -> None:
+        """Delete what lies under the other partial names."""
+        for name in self._names:
+            if name not in names:
+                self._delete(name)
 
     def leave(self) -> None:
         """Delete all that is unfinished; what the journal on the disk names is not."""
@@ -168,10 +173,15 @@ class Place(AbstractContextManager["Place"]):
             self._turn()
 
     def _turn(self) -> None:
-        self.partial, self.received = self._other(), Uuid(os.urandom(16))
+        following = (self._names.index(self.partial) + 1) % len(self._names)
+        self.partial, self.received = self._names[following], Uuid(os.urandom(16))
 
     def make_checkpoint(self, diff: Diff, checkpoint: Checkpoint) -> None:
-        """Turn what has arrived into the checkpoint that is kept; what comes arrives beside it."""
+        """
+        Turn what has arrived into the checkpoint that is kept; what comes arrives beside it.
+
+        The one that was kept until now is deleted by `catch_up`, or here if the next one is made.
+        """
         self.arrived()
         self.sync()
         with (
@@ -183,10 +193,14 @@ class Place(AbstractContextManager["Place"]):
             journal = Journal(diff, checkpoint, self.partial, own, received, info.ctransid)
             self.advanced = True
             write_journal(self._fd, journal_name(self._uuid), journal)
-        before, self.kept = self.kept, journal
-        if before is not None:
-            self._delete(before.name)
+        self.kept = journal
         self._turn()
+        self._delete(self.partial)
+
+    def catch_up(self) -> None:
+        """Delete the checkpoint before the one that is kept, and have all on disk, meanwhile."""
+        self._delete_all_but(self.partial, self.kept.name if self.kept else None)
+        self.sync()
 
     def sync(self) -> None:
         """Have all on disk; `ReceiveError` for what could not be written since this was opened."""
@@ -197,10 +211,7 @@ class Place(AbstractContextManager["Place"]):
         """Let go of the checkpoint: everything has arrived, and stays."""
         self._forget_journal()
         self.kept = None
-        self._delete(self._other())
-
-    def _other(self) -> bytes:
-        return self._names[self.partial == self._names[0]]
+        self._delete_all_but(self.partial)
 
     def drop_stand_ins(self) -> None:
         """Delete the stand-ins, the last one first: so none is left behind a gap, ever."""
@@ -275,7 +286,7 @@ class Place(AbstractContextManager["Place"]):
                 libc.rename_new(self._fd, self.partial, self._name)
         else:
             self._replace(replaces)
-        self._delete(self._other())
+        self._delete_all_but(self.partial)
         return info
 
     def _replace(self, old: Snapshot) -> None:

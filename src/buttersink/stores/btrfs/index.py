@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 _PREFIX = b".buttersink-"
 _PARTIAL = re.compile(
-    rb"\.buttersink-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(?:part1?|base(?:[1-9][0-9]*)?)"
+    rb"\.buttersink-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(?:part[12]?|base(?:[1-9][0-9]*)?)"
 )
 
 
 def partial_name(uuid: Uuid, number: int = 0) -> bytes:
-    """Return the name under which this snapshot arrives, the usual one or with 1 the other."""
+    """Return a name under which this snapshot arrives: the usual one or, by 1 or 2, another."""
     return _beside(uuid, b".part", number)
 
 

@@ -118,11 +118,11 @@ class SegmentedReceive:
         self._pause = max(SEGMENT_SECONDS, _TIMES_AS_LONG * (self._since - started))
 
     def _sync_ahead(self, count: int) -> None:
-        """Let the disk work while the stream flows, so that it has little left at its end."""
+        """Catch up while the stream flows, so that little is left to do at its end."""
         self._unsynced += count
         if self._unsynced >= _SYNC_BYTES and (self._sync is None or self._sync.done()):
             self._synced()
-            self._sync, self._unsynced = self._syncing.submit(self._place.sync), 0
+            self._sync, self._unsynced = self._syncing.submit(self._place.catch_up), 0
 
     def _synced(self) -> None:
         """Wait until a sync that is under way has ended; `ReceiveError` if it has failed."""
