@@ -58,7 +58,7 @@ class Directory:
         self.checkpoints.append(checkpoint.bytes)
         self.kept = SimpleNamespace(checkpoint=checkpoint, received_uuid=self.received)
 
-    def sync(self) -> None: ...
+    def catch_up(self) -> None: ...
 
 
 @pytest.fixture
