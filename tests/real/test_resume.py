@@ -334,6 +334,7 @@ def test_the_power_fails_after_a_checkpoint(
                 try:
                     written = next(disk.mountpoint.glob(".buttersink-*.journal")).stat().st_ino
                 except (FileNotFoundError, StopIteration):
+                    time.sleep(0.001)
                     continue
                 if written != last:
                     last = written

@@ -51,7 +51,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def history(source: Path) -> History:
-    return make_history(source, seed=51, count=12, base_bytes=6 * MIB, change_bytes=MIB // 2)
+    return make_history(source, seed=51, count=6, base_bytes=6 * MIB, change_bytes=MIB // 2)
 
 
 class Host:
@@ -196,7 +196,7 @@ class TestDestination:
         (history.live / "other").write_bytes(b"other")
         snapshot(history.live, last)
         host.run("-n", "-d", f"{history.directory}/", at(destination))
-        assert len(paths(destination)) == 12
+        assert len(paths(destination)) == 6
         local = buttersink("--json", "-n", "-d", f"{history.directory}/", destination).document
         document = host.document("-d", f"{history.directory}/", at(destination))
         assert document["plan"] == local["plan"]
@@ -352,7 +352,7 @@ class TestConfined:
         buttersink(f"{history.directory}/", destination / "secret")
         document = host.document(f"{history.directory}/", at(destination / "mine"))
         assert {step["action"] for step in document["plan"]["steps"]} == {"send"}
-        assert document["plan"]["send_count"] == 12
+        assert document["plan"]["send_count"] == 6
         assert_copied(history.directory, destination / "mine")
 
     def test_a_single_snapshot_has_its_neighbours_and_no_others(
@@ -407,7 +407,7 @@ def test_a_forced_command_confines_and_limits(
     refused = buttersink(at(destination / "secret"), status=2, environment=environment)
     assert f"the key, there, is for {destination}/mine alone" in refused.err
     listed = buttersink("--json", at(destination / "mine"), environment=environment).document
-    assert len(listed["snapshots"]) == 12
+    assert len(listed["snapshots"]) == 6
 
 
 def test_sizes_are_remembered_there(source: Path, host: Host, tmp_path: Path) -> None:
