@@ -304,7 +304,13 @@ def measured_pairs(history: History, *, scale: int = 1) -> list[Diff]:
     arrivals = tuple(Arrival(snapshot, snapshot.path) for snapshot in history.snapshots)
     measuring = Measuring(Survey(send=arrivals, lineage=history.lineage))
     known: list[Diff] = []
-    while batch := measuring.next():
+    while True:
+        if questions := measuring.questions():
+            for diff in questions:
+                measuring.look(diff, history.size(diff.parent, diff.to) * scale)
+            continue
+        if not (batch := measuring.next()):
+            return known
         limits = measuring.limits(batch)
         for diff in batch:
             length = history.size(diff.parent, diff.to) * scale
@@ -313,4 +319,3 @@ def measured_pairs(history: History, *, scale: int = 1) -> list[Diff]:
             commands = 1 + least // scale // _COMMAND
             measuring.learn(Measurement(diff, least, commands, finished=finished))
             known += [diff] if finished else []
-    return known

@@ -126,10 +126,16 @@ def _measured(
 
     measuring = Measuring(survey, far=limit is not None)
     plain: tuple[Diff, ...] = ()
-    while pairs := measuring.next():
-        plain = plain or pairs  # the first that are asked for
-        for measurement in meter.measure(pairs, measuring.limits(pairs)):
-            measuring.learn(measurement)
+    while True:
+        if questions := measuring.questions():
+            for diff, length in meter.source.estimate(questions):
+                measuring.look(diff, length)
+        elif pairs := measuring.next():
+            plain = plain or pairs  # the first that are asked for
+            for measurement in meter.measure(pairs, measuring.limits(pairs)):
+                measuring.learn(measurement)
+        else:
+            break
     candidates = measuring.candidates
     for measurement in meter.measure([Diff(d.to, None) for d in plain if d in meter.problems]):
         measuring.learn(measurement)

@@ -41,6 +41,9 @@ class Source:
     finished: set[Diff] = field(default_factory=set)
     broken_off: set[Diff] = field(default_factory=set)
 
+    def estimate(self, diffs: Sequence[Diff]) -> Iterator[tuple[Diff, int]]:
+        return ((diff, self.history.size(diff.parent, diff.to)) for diff in diffs)
+
     def measure(
         self, diffs: Sequence[Diff], limits: Mapping[Diff, int] = MappingProxyType({})
     ) -> Iterator[Measurement]:

@@ -79,6 +79,53 @@ def test_a_large_difference_has_its_lineage_searched() -> None:
     assert len(asked) <= 6 * 40
 
 
+def searched(*, answers: bool) -> tuple[Measuring, list[Diff]]:
+    """Measure a line of 40 of which the last is like the twentieth."""
+    measuring, asked = Measuring(sending(*range(1, 41))), list[Diff]()
+
+    def size(diff: Diff) -> int:
+        length = 1000 if diff.parent else 100_000
+        if diff.parent and uuid(40) in diff:
+            other = diff.parent if diff.to == uuid(40) else diff.to
+            length += 4500 * abs(20 - int.from_bytes(other, "big"))
+        return length
+
+    while True:
+        if answers and (questions := measuring.questions()):
+            for diff in questions:
+                measuring.look(diff, size(diff))
+        elif batch := measuring.next():
+            asked += batch
+            for diff in batch:
+                measuring.learn(Measurement(diff, size(diff), 100_000))
+        else:
+            return measuring, asked
+
+
+def test_tries_that_are_seen_to_be_hopeless_are_not_measured() -> None:
+    blind, asked_blindly = searched(answers=False)
+    seeing, asked = searched(answers=True)
+    assert len(asked) < len(asked_blindly)
+    for measuring in (blind, seeing):
+        assert min(s.bytes for d, s in measuring.sizes.items() if d.to == uuid(40)) < 10_000
+
+
+def test_all_are_looked_at_once_and_only_where_that_is_cheap() -> None:
+    for commands, looks in ((1000, 1), (10**7, 0)):
+        measuring = Measuring(sending(*range(1, 41)))
+        seen = 0
+        while True:
+            if questions := measuring.questions():
+                seen += len(questions) > 40
+            elif batch := measuring.next():
+                for diff in batch:
+                    count = 100 if diff.parent else commands
+                    measuring.learn(Measurement(diff, 10**6, count))
+            else:
+                break
+        assert seen == looks
+
+
 def test_nothing_is_asked_for_twice() -> None:
     _measuring, batches = measured(sending(*range(1, 41), held=(0, 50)), commands=100)
     asked = [diff for batch in batches for diff in batch]

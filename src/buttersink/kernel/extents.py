@@ -77,14 +77,16 @@ def has_extents_from(fd: int, subvolume_id: int, number: int, offset: int) -> bo
     return any(True for _item in ioctl.search(fd, subvolume_id, first, last))
 
 
-def data_newer_than(fd: int, subvolume_id: int, transid: int, *, as_stored: bool = False) -> int:
+def data_by_age(
+    fd: int, subvolume_id: int, transid: int, *, as_stored: bool = False
+) -> dict[int, int]:
     """
-    Return bytes of file data written after transaction `transid`; 0 counts everything.
+    Return bytes of file data by the transaction that wrote them, after `transid`; 0 is any.
 
     Those that are compressed count as many as they are on disk if that is asked for. Shared and
     cloned extents count each time they are used. Deletions and metadata do not show.
     """
-    total = 0
+    found: dict[int, int] = {}
     first, last = (ioctl.FIRST_SUBVOLUME, 0, 0), (ioctl.LAST_SUBVOLUME, 0xFF, 2**64 - 1)
     for item in ioctl.search(fd, subvolume_id, first, last, min_transid=transid + 1):
         if item.type != ioctl.EXTENT_DATA:
@@ -97,5 +99,6 @@ def data_newer_than(fd: int, subvolume_id: int, transid: int, *, as_stored: bool
             disk_bytenr, stored, size = _REGULAR.unpack_from(item.payload)
             if kind != _REG or not disk_bytenr:
                 continue
-        total += min(size, stored) if compression and as_stored else size
-    return total
+        size = min(size, stored) if compression and as_stored else size
+        found[generation] = found.get(generation, 0) + size
+    return found

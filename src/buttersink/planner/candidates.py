@@ -98,7 +98,7 @@ def _pairs(tree: Ancestry, *, far: bool) -> Iterator[tuple[int, int, int]]:
             for other in siblings[place + 1 : place + 1 + _SIBLINGS]:
                 yield one, other, 2
                 yield other, one, 2
-    for index, ancestors in _descend(tree):
+    for index, ancestors in descend(tree):
         for distance, older in enumerate(reversed(ancestors[-_OLDER:]), start=1):
             yield index, older, distance
             if distance <= _NEWER:
@@ -128,7 +128,7 @@ def _spread(depth: int) -> list[int]:
     return distances
 
 
-def _descend(tree: Ancestry) -> Iterator[tuple[int, list[int]]]:
+def descend(tree: Ancestry) -> Iterator[tuple[int, list[int]]]:
     """Yield every snapshot with its ancestors, oldest first. The list is only lent."""
     below, depth = tree.below(), tree.depths()
     ancestors: list[int] = []

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from buttersink.catalogue import Diff, Exactness, Size
 from buttersink.planner.candidates import diff_of, distances, kin
+from buttersink.planner.guessing import Guessing
 from buttersink.planner.lineage import NONE
 from buttersink.planner.searching import Search
 
@@ -37,6 +38,8 @@ _CARRY_OUT = 4  # work of sending one command
 _DATA = 8192  # bytes that move in the time of one
 _TRANSFER = 600  # work of sending anything at all: two processes, and a file system synced
 _START = 100  # work of measuring anything at all
+_LOOKS = 30  # at all items of a snapshot's tree, for as many as its full send has commands
+_KEPT_BACK = 0.5  # of the work allowed for, for what only guesses of all sizes find
 _BATCH = 16  # most further measurements between two looks at what they have cost
 _MOST = 8  # measurements for each snapshot to send
 _MOST_OF_FEW = 12  # measurements where that is fewer than this: for a single one
@@ -49,6 +52,8 @@ _DEARER = 1.25  # a diff so many times as long as the cheapest known is hardly e
 class Measuring:
     """
     Ask `next` what to measure, tell `learn` what came out, until there is nothing to ask.
+
+    Ask `questions` first each time, and tell `look`, where answers are to be had: they save much.
 
     At most 8 measurements for each snapshot to send are asked for, and 10 for a single one: 12 less
     two that are left for other uses. With `far` there are also those that a limit on the length of
@@ -76,6 +81,10 @@ class Measuring:
         self._cheapest: dict[int, int] = {}  # from what is older
         self._asked: set[Pair] = set()
         self._search = Search(self._tree, self._made, self._most_searched - len(goals))
+        self._guessing = Guessing(self._made)
+        self._ahead: list[Pair] = []  # of the search, to measure next
+        self._may_look = self._looked = False
+        self._usual = self._look = self._kept_back = 0.0
         self._first = [(index, self._tree.before[index]) for index in sorted(self._made)]
         self._left: list[Pair] | None = None  # optional ones, the best last
         self._allowance: float = _ALWAYS
@@ -99,13 +108,65 @@ class Measuring:
     def next(self) -> tuple[Diff, ...]:
         """Return what to measure now, in any order; empty when enough is known."""
         batch, self._first = self._first, []
-        if not batch and self._left is None:
-            most = min(_BATCH, self._most_searched - self.asked)
-            batch = self._search.next(most, self._allowance)
-        if not batch:
-            batch = self._optional()
+        batch = batch or self._search_on() or self._by_guesses() or self._optional()
+        self._ahead = []
         self._asked.update(batch)
         return tuple(diff_of(self._tree, pair) for pair in batch)
+
+    def _search_on(self) -> list[Pair]:
+        """Return what the search wants to know next."""
+        if not self._ahead and self._left is None:
+            most = min(_BATCH, self._most_searched - self.asked)
+            kept_back = self._kept_back if self._can_look() else 0
+            self._ahead = self._search.next(most, self._allowance - kept_back)
+        return self._ahead
+
+    def questions(self) -> tuple[Diff, ...]:
+        """
+        Return diffs worth a look before more is measured: how much data is newer than their parent.
+
+        A diff has that at least, so many a try of the search need not be measured. When that is
+        over, it shows what else is worth it. Tell `look` the answers, as far as there are any.
+        """
+        self._may_look = True
+        while not self._first and self._left is None and self._search_on():
+            if new := self._guessing.about(self._ahead, whole=self._can_look()):
+                return self._looking(new)
+            self._ahead = [pair for pair in self._ahead if not self._is_hopeless(pair)]
+            if self._ahead:
+                return ()
+        if self._first or self._far or self._looked or not self._can_look():
+            return ()
+        self._looked = True
+        tree = self._tree.rehung(self._search.origins())
+        return self._looking(self._guessing.about_all(tree))
+
+    def _can_look(self) -> bool:
+        """Return whether it is cheap to read how much data all snapshots hold, and pays."""
+        work = len(self._tree.snapshots) * self._look
+        return self._may_look and self._guessing.pays and 0 < work <= self._kept_back
+
+    def _looking(self, pairs: list[Pair]) -> tuple[Diff, ...]:
+        self._allowance -= self._look * len({to for to, _parent in pairs})
+        return tuple(diff_of(self._tree, pair) for pair in pairs)
+
+    def look(self, diff: Diff, length: int) -> None:
+        """Take the answer to a question, in bytes."""
+        self._guessing.guess((self._index[diff.to], self._index[diff.parent]), length)
+
+    def _is_hopeless(self, pair: Pair) -> bool:
+        """Return whether a diff has more new data than another one has of everything."""
+        length = self._guessing.least(pair)
+        if length <= self._cheapest.get(pair[0], length):
+            return False
+        self._search.learn(pair, length, 0)
+        return True
+
+    def _by_guesses(self) -> list[Pair]:
+        """Return what a plan by guesses has in it, if that can be afforded."""
+        batch = [pair for pair in self._guessing.next() if pair not in self._asked]
+        room = min(self._most_searched - self.asked, int(self._kept_back // max(1, self._usual)))
+        return batch if len(batch) <= room else []
 
     def limits(self, diffs: Sequence[Diff]) -> dict[Diff, int]:
         """
@@ -153,6 +214,10 @@ class Measuring:
         if self.asked <= len(self._made):  # what each snapshot grew out of: nearly the plan
             sending = measurement.commands * _CARRY_OUT + measurement.bytes / _DATA + _TRANSFER
             self._allowance += sending / _SHARE
+            self._usual = self._work / self.asked
+            if not measurement.diff.parent:
+                self._look = max(self._look, measurement.commands / _LOOKS)
+            self._kept_back = self._allowance * _KEPT_BACK
         else:
             self._allowance -= work
 
@@ -166,3 +231,4 @@ class Measuring:
         if parent < to:
             self._cheapest[to] = min(size.bytes, self._cheapest.get(to, size.bytes))
         self._search.learn(pair, size.bytes, work)
+        self._guessing.learn(pair, size.bytes)

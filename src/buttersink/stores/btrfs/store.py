@@ -14,8 +14,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from bisect import bisect_right
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from itertools import accumulate, groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -30,7 +32,7 @@ from buttersink.errors import (
     printable,
 )
 from buttersink.kernel import ioctl, subvolumes
-from buttersink.kernel.extents import data_newer_than
+from buttersink.kernel.extents import data_by_age
 from buttersink.kernel.features import send_stream_version
 from buttersink.stores.base import STREAM_VERSION, Mode, Role, Sink, Store, Traits
 from buttersink.stores.btrfs.directory import (
@@ -248,18 +250,34 @@ class BtrfsStore(Store):
         return Measurement(diff, size, length.commands, used)
 
     def estimate(self, diffs: Sequence[Diff]) -> Iterator[tuple[Diff, int]]:
-        """Yield the file data newer than all it is made from, unless that is newer than it."""
-        as_stored = self.stream_version > 1
-        for diff in diffs:
-            snapshot = self._index[diff.to]
-            origins = (*diff.clones, *((diff.parent,) if diff.parent else ()))
-            since = max((self._index.ctransid(self._index[uuid]) for uuid in origins), default=0)
-            if since > self._index.ctransid(snapshot):
+        """
+        Yield the file data newer than all it is made from, unless that is newer than it.
+
+        Diffs of one snapshot that follow each other take one look at it.
+        """
+        for uuid, group in groupby(diffs, key=lambda diff: diff.to):
+            snapshot = self._index[uuid]
+            since = {diff: self._age_of_origins(diff) for diff in group}
+            ours = self._index.ctransid(snapshot)
+            since = {diff: transid for diff, transid in since.items() if transid <= ours}
+            if not since:
                 continue
-            number = snapshot.subvolume_id
             with translating(SendError, "cannot estimate", snapshot.path):
-                size = data_newer_than(self._fd, number, since, as_stored=as_stored)
-            yield diff, size
+                sizes = data_by_age(
+                    self._fd,
+                    snapshot.subvolume_id,
+                    min(since.values()),
+                    as_stored=self.stream_version > 1,
+                )
+            transids = sorted(sizes)
+            until = [0, *accumulate(sizes[transid] for transid in transids)]
+            for diff, transid in since.items():
+                yield diff, until[-1] - until[bisect_right(transids, transid)]
+
+    def _age_of_origins(self, diff: Diff) -> int:
+        """Return the transaction that last changed what a diff is made from; 0 for nothing."""
+        origins = (*diff.clones, *((diff.parent,) if diff.parent else ()))
+        return max((self._index.ctransid(self._index[uuid]) for uuid in origins), default=0)
 
     @contextmanager
     def send(

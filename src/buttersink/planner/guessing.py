@@ -1,0 +1,162 @@
+"""
+Diffs that are worth measuring by rough sizes of far more than can be measured. No I/O here.
+
+How much of a snapshot's data is newer than another one is quickly told, of all others at once, and
+a diff from one that it grew out of has little else. How much data each of the two holds then tells
+of the diff the other way: as much, and what the one made has more. So it shows where a line of
+snapshots is better entered at its end, from something old, and made backwards: a diff from far and
+all the ways back together are the least, and none of them is by itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from buttersink.planner.arborescence import minimum_arborescence
+from buttersink.planner.candidates import descend
+from buttersink.planner.lineage import NONE
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    from buttersink.planner.candidates import Pair
+    from buttersink.planner.lineage import Ancestry
+
+_FEWEST = 32  # snapshots to make, with fewer of which nearly all that is near is measured anyway
+_RATIO = 1.5  # between the distances, back along the lineage, of diffs that sizes are guessed of
+_GOOD, _MOSTLY = 0.1, 0.75  # part of its size by which a guess may be wrong; part of them that are
+_PLANS = 2  # times to look what is cheapest; more of them have found little
+
+
+class Guessing:
+    """
+    Have questions answered with `guess`, and sizes told with `learn`; ask `next` what to measure.
+
+    A question is a diff of which it is to be told how much data is newer than its parent; of a full
+    send that is all there is. Each is asked once.
+
+    Args:
+        made: The snapshots to make, as indices into an `Ancestry`.
+
+    Attributes:
+        pays: Whether there are so many snapshots that sizes of all are worth a guess.
+
+    """
+
+    def __init__(self, made: Collection[int]) -> None:
+        self.pays = len(made) >= _FEWEST
+        self._made = sorted(made)
+        self._asked: set[Pair] = set()
+        self._data: dict[int, int] = {}
+        self._newer: dict[Pair, int] = {}
+        self._sizes: dict[Pair, int] = {}
+        self._neighbours: list[Pair] = []
+        self._plans = _PLANS
+
+    def about(self, pairs: Iterable[Pair], *, whole: bool) -> list[Pair]:
+        """
+        Return questions whose answers tell what diffs have at least; see `least`.
+
+        Those from a newer snapshot need that it is asked what there is as a `whole`.
+        """
+        return self._unasked(
+            question
+            for to, parent in pairs
+            if parent < to or whole
+            for question in _telling(to, parent)
+        )
+
+    def about_all(self, tree: Ancestry) -> list[Pair]:
+        """
+        Return questions about all diffs between snapshots and what they grew out of.
+
+        Of others it is not told what is older and still only on one branch, so the lineage has to
+        be known as well as it can be.
+        """
+        self._neighbours = [
+            (index, older)
+            for index, older in enumerate(tree.before)
+            if older != NONE and not tree.guessed[index]
+        ]
+        return self._unasked(_far(tree))
+
+    def _unasked(self, questions: Iterable[Pair]) -> list[Pair]:
+        new = [pair for pair in dict.fromkeys(questions) if pair not in self._asked]
+        self._asked.update(new)
+        return new
+
+    def guess(self, pair: Pair, length: int) -> None:
+        """Take bytes of data that answer one question."""
+        to, parent = pair
+        if parent == NONE:
+            self._data[to] = length
+        else:
+            self._newer[pair] = length
+
+    def learn(self, pair: Pair, length: int) -> None:
+        """Take a size in bytes, whoever asked for it."""
+        self._sizes[pair] = length
+
+    def least(self, pair: Pair) -> int:
+        """Return about how many bytes a diff has at least, as far as is known."""
+        to, parent = pair
+        if pair in self._newer:
+            return self._newer[pair]
+        there = self._newer.get((parent, to))
+        return 0 if there is None else self._back(pair, there)
+
+    def _back(self, pair: Pair, there: int) -> int:
+        """Return about how long a diff is by the length of the one the other way."""
+        to, parent = pair
+        if to not in self._data or parent not in self._data:
+            return 0
+        return max(0, there + self._data[to] - self._data[parent])
+
+    def next(self) -> list[Pair]:
+        """Return what the cheapest plan by guesses has in it and is not measured yet."""
+        if not self._plans or not self._are_good():
+            return []
+        self._plans -= 1
+        sizes = self._guessed() | self._sizes
+        node = {index: place for place, index in enumerate(self._made, start=1)}
+        arcs = [pair for pair in sizes if pair[0] in node]
+        heads = [node[to] for to, _parent in arcs]
+        if len(set(heads)) < len(node):
+            return []
+        tails = [node.get(parent, 0) for _to, parent in arcs]
+        entering = minimum_arborescence(len(node) + 1, tails, heads, [sizes[arc] for arc in arcs])
+        return [arc for arc in (arcs[each] for each in entering[1:]) if arc not in self._sizes]
+
+    def _are_good(self) -> bool:
+        """Return whether guesses of neighbours that were measured are about right."""
+        both = [pair for pair in self._neighbours if pair in self._newer and pair in self._sizes]
+        good = sum(
+            abs(self._newer[pair] - self._sizes[pair]) <= _GOOD * self._sizes[pair] for pair in both
+        )
+        return bool(both) and good >= _MOSTLY * len(both)
+
+    def _guessed(self) -> dict[Pair, int]:
+        """Return a size for each diff that something was told of, and for those the other way."""
+        guessed = {(index, NONE): length for index, length in self._data.items()} | self._newer
+        for (to, parent), length in (self._newer | self._sizes).items():
+            if to in self._data and parent in self._data:
+                guessed.setdefault((parent, to), self._back((parent, to), length))
+        return guessed
+
+
+def _telling(to: int, parent: int) -> Iterator[Pair]:
+    """Yield the questions about a diff; nothing is newer than what is newer itself."""
+    if parent < to:
+        yield to, parent
+    else:
+        yield from ((parent, to), (parent, NONE), (to, NONE))
+
+
+def _far(tree: Ancestry) -> Iterator[Pair]:
+    """Yield diffs from nothing and at growing distances; those of a snapshot follow each other."""
+    for index, ancestors in descend(tree):
+        yield index, NONE
+        distance = 1.0
+        while distance <= len(ancestors):
+            yield index, ancestors[-int(distance)]
+            distance = max(distance + 1, distance * _RATIO)
