@@ -71,6 +71,27 @@ def test_measured_sizes_are_exact(source: Path, seed: int) -> None:
                 assert sum(map(len, chunks)) == measured[pair], pair
 
 
+def test_one_look_at_a_snapshot_tells_what_is_newer_than_each_other(source: Path) -> None:
+    """Which is about what a diff from that has, and never more."""
+    live = create_subvolume(source / "live")
+    (source / "snaps").mkdir()
+    random = Random(1)
+    for number in range(5):
+        (live / f"{number}").write_bytes(random.randbytes(PAGE * random.randrange(1, 200)))
+        (live / "same").write_bytes(random.randbytes(50 * PAGE))
+        snapshot(live, source / "snaps" / str(number))
+    with open_store(parse_location(f"{source}/snaps/".encode()), Mode.READ, Role.SOURCE) as store:
+        found = sorted(store.catalogue().snapshots, key=lambda each: each.path)
+        uuids = [each.uuid for each in found]
+        pairs = [Diff(to, parent) for to in uuids for parent in (None, *uuids) if parent != to]
+        told = dict(store.estimate(pairs))
+        assert told == dict(pair for each in pairs for pair in store.estimate([each]))
+        older = [Diff(to, parent) for at, to in enumerate(uuids) for parent in (None, *uuids[:at])]
+        assert told.keys() == set(older)
+        for measured in store.measure(older):
+            assert told[measured.diff] <= measured.bytes < told[measured.diff] * 1.05 + 2000
+
+
 def test_a_diff_over_its_limit_is_only_said_to_be_longer(source: Path) -> None:
     """The true length is no less than what is said, and short ones are measured all the same."""
     live = create_subvolume(source / "live")

@@ -3,9 +3,10 @@ Which sizes to ask for, and when to stop asking. No I/O here.
 
 First every snapshot's diff from what it grew out of: with those a plan can be made, and mostly they
 are that plan. Where a snapshot grew out of what is only guessed, or would cost a good part of the
-whole, a better origin is searched for, since much can be won. Then other candidates, those first
-that promise most: of dear snapshots, from near ones. That goes on for as long as measuring stays
-cheap beside sending, and never beyond a fixed number for each snapshot.
+whole, a better origin is searched for, since much can be won. Then what guesses of the sizes of all
+show to be worth it, and other candidates, those first that promise most: of dear snapshots, from
+near ones. That goes on for as long as measuring stays cheap beside sending, and never beyond a
+fixed number for each snapshot.
 
 Both are counted in commands. A measurement has as many as the send, which has to carry them out at
 the other end, too, to move the data and to make all of it durable: so the first ones take a quarter
