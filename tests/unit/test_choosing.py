@@ -470,7 +470,7 @@ class TestMeasuring:
         )
 
     def test_asks_for_all_pairs_of_a_small_history(self) -> None:
-        asked = everything_asked(sending(A, B, held=[C]))
+        asked = everything_asked(sending(A, B, held=[C]), length=10**9)
         others = {A: (None, B.uuid, C.uuid), B: (None, A.uuid, C.uuid)}
         assert set(asked) == {Diff(to.uuid, parent) for to in others for parent in others[to]}
 

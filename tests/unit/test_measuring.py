@@ -9,6 +9,8 @@ from buttersink.planner import Arrival, Survey
 from buttersink.planner.candidates import candidates
 from buttersink.planner.measuring import Measuring
 
+MB = 10**6
+
 
 def uuid(number: int) -> Uuid:
     return Uuid(number.to_bytes(16, "big"))
@@ -70,13 +72,13 @@ def test_a_large_difference_has_its_lineage_searched() -> None:
     while batch := measuring.next():
         asked += batch
         for diff in batch:
-            length = 1000 if diff.parent else 100_000
+            length = 10 * MB if diff.parent else 1000 * MB
             if diff.parent and diff.to == uuid(40):  # most like the twentieth, as after a restore
-                length += 4500 * abs(20 - int.from_bytes(diff.parent, "big"))
-            measuring.learn(Measurement(diff, length, 100_000))
+                length += 45 * MB * abs(20 - int.from_bytes(diff.parent, "big"))
+            measuring.learn(Measurement(diff, length, 100))
     found = [size.bytes for diff, size in measuring.sizes.items() if diff.to == uuid(40)]
-    assert min(found) < 10_000
-    assert len(asked) <= 6 * 40
+    assert min(found) < 100 * MB
+    assert len(asked) <= 8 * 40
 
 
 def searched(*, answers: bool) -> tuple[Measuring, list[Diff]]:
@@ -84,10 +86,10 @@ def searched(*, answers: bool) -> tuple[Measuring, list[Diff]]:
     measuring, asked = Measuring(sending(*range(1, 41))), list[Diff]()
 
     def size(diff: Diff) -> int:
-        length = 1000 if diff.parent else 100_000
+        length = 10 * MB if diff.parent else 1000 * MB
         if diff.parent and uuid(40) in diff:
             other = diff.parent if diff.to == uuid(40) else diff.to
-            length += 4500 * abs(20 - int.from_bytes(other, "big"))
+            length += 45 * MB * abs(20 - int.from_bytes(other, "big"))
         return length
 
     while True:
@@ -97,7 +99,7 @@ def searched(*, answers: bool) -> tuple[Measuring, list[Diff]]:
         elif batch := measuring.next():
             asked += batch
             for diff in batch:
-                measuring.learn(Measurement(diff, size(diff), 100_000))
+                measuring.learn(Measurement(diff, size(diff), 100))
         else:
             return measuring, asked
 
@@ -107,7 +109,7 @@ def test_tries_that_are_seen_to_be_hopeless_are_not_measured() -> None:
     seeing, asked = searched(answers=True)
     assert len(asked) < len(asked_blindly)
     for measuring in (blind, seeing):
-        assert min(s.bytes for d, s in measuring.sizes.items() if d.to == uuid(40)) < 10_000
+        assert min(s.bytes for d, s in measuring.sizes.items() if d.to == uuid(40)) < 100 * MB
 
 
 def test_all_are_looked_at_once_and_only_where_that_is_cheap() -> None:
@@ -116,11 +118,11 @@ def test_all_are_looked_at_once_and_only_where_that_is_cheap() -> None:
         seen = 0
         while True:
             if questions := measuring.questions():
-                seen += len(questions) > 40
+                seen += len(questions) == 40
             elif batch := measuring.next():
                 for diff in batch:
                     count = 100 if diff.parent else commands
-                    measuring.learn(Measurement(diff, 10**6, count))
+                    measuring.learn(Measurement(diff, 10 * MB, count))
             else:
                 break
         assert seen == looks

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from buttersink.kernel import ioctl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # struct btrfs_file_extent_item: generation@0, ram_bytes@8, compression@16, type@20, and then the
 # data if inline, else disk_bytenr@21, disk_num_bytes@29, num_bytes@45
@@ -77,22 +79,39 @@ def has_extents_from(fd: int, subvolume_id: int, number: int, offset: int) -> bo
     return any(True for _item in ioctl.search(fd, subvolume_id, first, last))
 
 
-def data_by_age(
-    fd: int, subvolume_id: int, transid: int, *, as_stored: bool = False
-) -> dict[int, int]:
+class DataAges:
     """
-    Return bytes of file data by the transaction that wrote them, after `transid`; 0 is any.
+    How much file data was written in which transactions.
+
+    Args:
+        since: Those after this are known.
+        sizes: Bytes by transaction.
+
+    """
+
+    def __init__(self, since: int, sizes: Mapping[int, int]) -> None:
+        self.since = since
+        self._transids = sorted(sizes)
+        self._until = [0, *accumulate(sizes[transid] for transid in self._transids)]
+
+    def newer_than(self, transid: int) -> int:
+        """Return bytes written after a transaction."""
+        return self._until[-1] - self._until[bisect_right(self._transids, transid)]
+
+
+def data_ages(fd: int, subvolume_id: int, since: int, *, as_stored: bool = False) -> DataAges:
+    """
+    Return how much file data was written in which transactions after `since`; 0 is any.
 
     Those that are compressed count as many as they are on disk if that is asked for. Shared and
     cloned extents count each time they are used. Deletions and metadata do not show.
     """
-    found: dict[int, int] = {}
+    sizes: dict[int, int] = {}
+    only = ioctl.EXTENT_DATA
     first, last = (ioctl.FIRST_SUBVOLUME, 0, 0), (ioctl.LAST_SUBVOLUME, 0xFF, 2**64 - 1)
-    for item in ioctl.search(fd, subvolume_id, first, last, min_transid=transid + 1):
-        if item.type != ioctl.EXTENT_DATA:
-            continue
+    for item in ioctl.search(fd, subvolume_id, first, last, only=only, min_transid=since + 1):
         generation, ram_bytes, compression, kind = _FILE_EXTENT.unpack_from(item.payload)
-        if generation <= transid:
+        if generation <= since:
             continue
         size, stored = ram_bytes, len(item.payload) - _INLINE_DATA
         if kind != _INLINE:
@@ -100,5 +119,5 @@ def data_by_age(
             if kind != _REG or not disk_bytenr:
                 continue
         size = min(size, stored) if compression and as_stored else size
-        found[generation] = found.get(generation, 0) + size
-    return found
+        sizes[generation] = sizes.get(generation, 0) + size
+    return DataAges(since, sizes)

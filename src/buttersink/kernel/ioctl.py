@@ -94,11 +94,14 @@ class SubvolumeInfo(NamedTuple):
     stransid: int
 
 
-def search(fd: int, tree: int, first: Key, last: Key, *, min_transid: int = 0) -> Iterator[Item]:
+def search(
+    fd: int, tree: int, first: Key, last: Key, *, only: int = 0, min_transid: int = 0
+) -> Iterator[Item]:
     """
     Yield the items of a tree from key `first` to key `last`, both included, in key order.
 
-    Only items in nodes written in transaction `min_transid` or later are sure to be found.
+    Only items in nodes written in transaction `min_transid` or later are sure to be found, and, if
+    it is given, `only` those of one type.
     """
     room = _SMALL_BUFFER if first == last else _SEARCH_BUFFER
     buffer = bytearray(_SEARCH_KEY.size + room)
@@ -118,9 +121,10 @@ def search(fd: int, tree: int, first: Key, last: Key, *, min_transid: int = 0) -
         for _ in range(found):
             transid, objectid, offset, kind, length = header(buffer, position)
             position += header_size
-            yield Item(objectid, kind, offset, transid, view[position : position + length])
+            if not only or kind == only:
+                yield Item(objectid, kind, offset, transid, view[position : position + length])
             position += length
-            low = (objectid, kind, offset)
+            low = objectid, kind, offset
         low = _successor(low)
 
 

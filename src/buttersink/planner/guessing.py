@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from buttersink.planner.candidates import Pair
     from buttersink.planner.lineage import Ancestry
 
-_FEWEST = 32  # snapshots to make, with fewer of which nearly all that is near is measured anyway
+_FEWEST = 9  # snapshots to make; of fewer all pairs can be measured
 _RATIO = 1.5  # between the distances, back along the lineage, of diffs that sizes are guessed of
 _GOOD, _MOSTLY = 0.1, 0.75  # part of its size by which a guess may be wrong; part of them that are
 _PLANS = 2  # times to look what is cheapest; more of them have found little
@@ -40,11 +40,13 @@ class Guessing:
 
     Attributes:
         pays: Whether there are so many snapshots that sizes of all are worth a guess.
+        served: Whether guesses were good, and have shown what else there is to measure.
 
     """
 
     def __init__(self, made: Collection[int]) -> None:
         self.pays = len(made) >= _FEWEST
+        self.served = False
         self._made = sorted(made)
         self._asked: set[Pair] = set()
         self._data: dict[int, int] = {}
@@ -53,18 +55,20 @@ class Guessing:
         self._neighbours: list[Pair] = []
         self._plans = _PLANS
 
-    def about(self, pairs: Iterable[Pair], *, whole: bool) -> list[Pair]:
+    def about(self, pairs: Iterable[Pair]) -> list[Pair]:
         """
         Return questions whose answers tell what diffs have at least; see `least`.
 
-        Those from a newer snapshot need that it is asked what there is as a `whole`.
+        Of those from a newer snapshot that tells only if the data of all is known; see `wholes`.
         """
+        whole = self._data.keys()
         return self._unasked(
-            question
-            for to, parent in pairs
-            if parent < to or whole
-            for question in _telling(to, parent)
+            (max(pair), min(pair)) for pair in pairs if pair[1] < pair[0] or whole >= {*pair}
         )
+
+    def wholes(self, tree: Ancestry) -> list[Pair]:
+        """Return questions about how much data there is in each snapshot."""
+        return self._unasked((index, NONE) for index in range(len(tree.snapshots)))
 
     def about_all(self, tree: Ancestry) -> list[Pair]:
         """
@@ -117,6 +121,7 @@ class Guessing:
         if not self._plans or not self._are_good():
             return []
         self._plans -= 1
+        self.served = True
         sizes = self._guessed() | self._sizes
         node = {index: place for place, index in enumerate(self._made, start=1)}
         arcs = [pair for pair in sizes if pair[0] in node]
@@ -144,18 +149,9 @@ class Guessing:
         return guessed
 
 
-def _telling(to: int, parent: int) -> Iterator[Pair]:
-    """Yield the questions about a diff; nothing is newer than what is newer itself."""
-    if parent < to:
-        yield to, parent
-    else:
-        yield from ((parent, to), (parent, NONE), (to, NONE))
-
-
 def _far(tree: Ancestry) -> Iterator[Pair]:
-    """Yield diffs from nothing and at growing distances; those of a snapshot follow each other."""
+    """Yield diffs over growing distances; those of a snapshot follow each other."""
     for index, ancestors in descend(tree):
-        yield index, NONE
         distance = 1.0
         while distance <= len(ancestors):
             yield index, ancestors[-int(distance)]

@@ -10,7 +10,7 @@ fixed number for each snapshot.
 
 Both are counted in commands. A measurement has as many as the send, which has to carry them out at
 the other end, too, to move the data and to make all of it durable: so the first ones take a quarter
-of the time of sending at most (`python -m bench.real`). What turns out much dearer than what is
+of the time of sending or less (`python -m bench.real`). What turns out much dearer than what is
 known need not be measured to its end. Small histories and those of large files are measured whole,
 so their plan is the true minimum over all candidates; elsewhere what is left out saves little.
 """
@@ -33,20 +33,23 @@ if TYPE_CHECKING:
     from buttersink.planner.surveying import Survey
 
 # The unit of work is what measuring one command takes, on two processors: about 50 us.
-_ALWAYS = 2000  # work that further measurements may take in any case: about 0.1 s
-_SHARE = 6  # and one part in so many of sending
-_CARRY_OUT = 4  # work of sending one command
+_SHARE = 0.3  # of the work of sending is what all measurements may take,
+_FURTHER = 0.1  # and this part of it those beyond the first, however dear those were
+_CARRY_OUT = 2  # work of sending one command
 _DATA = 8192  # bytes that move in the time of one
 _TRANSFER = 600  # work of sending anything at all: two processes, and a file system synced
 _START = 100  # work of measuring anything at all
 _LOOKS = 30  # at all items of a snapshot's tree, for as many as its full send has commands
-_KEPT_BACK = 0.5  # of the work allowed for, for what only guesses of all sizes find
+_TO_SEARCH = 0.5  # of that, where guesses of all sizes find more
 _BATCH = 16  # most further measurements between two looks at what they have cost
 _MOST = 8  # measurements for each snapshot to send
 _MOST_OF_FEW = 12  # measurements where that is fewer than this: for a single one
 _FOR_CLONES = 2  # of those, kept for looking for clone sources when the diff is chosen
 _SEARCH = 5  # those of them after which nothing is searched for any more
 _SEARCH_OF_FEW = 9
+_DEAR = (
+    200  # where it is known that a diff saves less than one part in so many, it may stay unknown
+)
 _DEARER = 1.25  # a diff so many times as long as the cheapest known is hardly ever in a plan
 
 
@@ -84,11 +87,11 @@ class Measuring:
         self._search = Search(self._tree, self._made, self._most_searched - len(goals))
         self._guessing = Guessing(self._made)
         self._ahead: list[Pair] = []  # of the search, to measure next
-        self._may_look = self._looked = False
-        self._usual = self._look = self._kept_back = 0.0
+        self._may_look = False
+        self._sending = self._usual = self._look = self._allowed = 0.0
         self._first = [(index, self._tree.before[index]) for index in sorted(self._made)]
         self._left: list[Pair] | None = None  # optional ones, the best last
-        self._allowance: float = _ALWAYS
+        self._allowance = 0.0
         self._work = 0
 
     @property
@@ -112,13 +115,15 @@ class Measuring:
         batch = batch or self._search_on() or self._by_guesses() or self._optional()
         self._ahead = []
         self._asked.update(batch)
-        return tuple(diff_of(self._tree, pair) for pair in batch)
+        return self._diffs(batch)
 
     def _search_on(self) -> list[Pair]:
         """Return what the search wants to know next."""
         if not self._ahead and self._left is None:
             most = min(_BATCH, self._most_searched - self.asked)
-            kept_back = self._kept_back if self._can_look() else 0
+            kept_back = 0.0
+            if self._can_look() and self._guessing.pays:
+                kept_back = self._allowed * (1 - _TO_SEARCH)
             self._ahead = self._search.next(most, self._allowance - kept_back)
         return self._ahead
 
@@ -130,25 +135,27 @@ class Measuring:
         over, it shows what else is worth it. Tell `look` the answers, as far as there are any.
         """
         self._may_look = True
-        while not self._first and self._left is None and self._search_on():
-            if new := self._guessing.about(self._ahead, whole=self._can_look()):
-                return self._looking(new)
+        if self._first:
+            return ()
+        if self._can_look() and (wholes := self._guessing.wholes(self._tree)):
+            self._allowance -= self._look * len(wholes)
+            return self._diffs(wholes)
+        while self._left is None and self._search_on():
+            if new := self._guessing.about(self._ahead):
+                return self._diffs(new)
             self._ahead = [pair for pair in self._ahead if not self._is_hopeless(pair)]
             if self._ahead:
                 return ()
-        if self._first or self._far or self._looked or not self._can_look():
+        if not self._can_look() or not self._guessing.pays:
             return ()
-        self._looked = True
-        tree = self._tree.rehung(self._search.origins())
-        return self._looking(self._guessing.about_all(tree))
+        return self._diffs(self._guessing.about_all(self._tree.rehung(self._search.origins())))
 
     def _can_look(self) -> bool:
-        """Return whether it is cheap to read how much data all snapshots hold, and pays."""
+        """Return whether it is cheap to read how much data all snapshots hold."""
         work = len(self._tree.snapshots) * self._look
-        return self._may_look and self._guessing.pays and 0 < work <= self._kept_back
+        return self._may_look and not self._far and 0 < work <= self._allowed / 4
 
-    def _looking(self, pairs: list[Pair]) -> tuple[Diff, ...]:
-        self._allowance -= self._look * len({to for to, _parent in pairs})
+    def _diffs(self, pairs: list[Pair]) -> tuple[Diff, ...]:
         return tuple(diff_of(self._tree, pair) for pair in pairs)
 
     def look(self, diff: Diff, length: int) -> None:
@@ -166,7 +173,7 @@ class Measuring:
     def _by_guesses(self) -> list[Pair]:
         """Return what a plan by guesses has in it, if that can be afforded."""
         batch = [pair for pair in self._guessing.next() if pair not in self._asked]
-        room = min(self._most_searched - self.asked, int(self._kept_back // max(1, self._usual)))
+        room = min(self._most_searched - self.asked, int(self._allowed // max(1, self._usual)))
         return batch if len(batch) <= room else []
 
     def limits(self, diffs: Sequence[Diff]) -> dict[Diff, int]:
@@ -178,14 +185,18 @@ class Measuring:
         measured then. Other candidates are near, and not as dear. Where everything can be afforded
         everything is measured.
         """
-        affordable = (self._most - self.asked) * self._work / max(1, len(self.sizes))
-        if self._far or self._left is not None or self._allowance > affordable:
+        if self._far or self._left is not None or self._can_afford_all():
             return {}
         return {
             diff: int(_DEARER * self._cheapest[to])
             for diff in diffs
             if diff.parent and (to := self._index[diff.to]) in self._cheapest
         }
+
+    def _can_afford_all(self) -> bool:
+        """Return whether as many can be measured as may be at most."""
+        each = self._work / max(1, len(self.sizes))
+        return self._allowance > (self._most - self.asked) * each
 
     def _optional(self) -> list[Pair]:
         """Return the most promising of what is left, as many as can be afforded."""
@@ -198,14 +209,26 @@ class Measuring:
         return [self._left.pop() for _ in range(count)]
 
     def _by_promise(self) -> list[Pair]:
-        """Return all other candidates, those last that are near and make what is dear so far."""
+        """
+        Return all other candidates, those last that are near and make what is dear so far.
+
+        Where guesses have served, and not all can be afforded, only those are left that may save
+        much, as far as is known.
+        """
         tree = self._tree.rehung(self._search.origins())
         apart = distances(tree, self._made, far=self._far)
+        picky = self._guessing.served and not self._can_afford_all()
+        much = sum(self._cheapest.values()) / _DEAR if picky else 0
+
+        def may_save(pair: Pair) -> int:
+            cheapest = self._cheapest.get(pair[0], 0)
+            return cheapest - (self._guessing.least(pair) or cheapest) if picky else cheapest
 
         def promise(pair: Pair) -> tuple[float, int, Pair]:
-            return self._cheapest.get(pair[0], 0) / apart[pair] ** 2, -apart[pair], pair
+            return may_save(pair) / apart[pair] ** 2, -apart[pair], pair
 
-        return sorted((pair for pair in apart if pair not in self._asked), key=promise)
+        left = (pair for pair in apart if pair not in self._asked and may_save(pair) >= much)
+        return sorted(left, key=promise)
 
     def learn(self, measurement: Measurement) -> None:
         """Take what one measurement has found."""
@@ -214,11 +237,13 @@ class Measuring:
         self._work += work
         if self.asked <= len(self._made):  # what each snapshot grew out of: nearly the plan
             sending = measurement.commands * _CARRY_OUT + measurement.bytes / _DATA + _TRANSFER
-            self._allowance += sending / _SHARE
+            self._sending += sending
+            self._allowance = self._sending * _SHARE - self._work
+            self._allowance = max(self._allowance, self._sending * _FURTHER)
             self._usual = self._work / self.asked
             if not measurement.diff.parent:
                 self._look = max(self._look, measurement.commands / _LOOKS)
-            self._kept_back = self._allowance * _KEPT_BACK
+            self._allowed = self._allowance
         else:
             self._allowance -= work
 

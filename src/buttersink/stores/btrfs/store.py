@@ -14,10 +14,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from bisect import bisect_right
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
-from itertools import accumulate, groupby
+from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ from buttersink.errors import (
     printable,
 )
 from buttersink.kernel import ioctl, subvolumes
-from buttersink.kernel.extents import data_by_age
+from buttersink.kernel.extents import DataAges, data_ages
 from buttersink.kernel.features import send_stream_version
 from buttersink.stores.base import STREAM_VERSION, Mode, Role, Sink, Store, Traits
 from buttersink.stores.btrfs.directory import (
@@ -50,7 +49,7 @@ from buttersink.stores.btrfs.sending import PIPE_BYTES, sending
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
-    from buttersink.catalogue import Catalogue, Diff, Partial
+    from buttersink.catalogue import Catalogue, Diff, Partial, Uuid
     from buttersink.location import Location
     from buttersink.planner.plan import Step
     from buttersink.stores.base import Cache
@@ -96,6 +95,7 @@ class BtrfsStore(Store):
         self._index = Index([], {}, b"", None)
         self._cache = cache
         self._remembered_or_none: RememberedSizes | None = None
+        self._ages: dict[tuple[Uuid, bool], DataAges] = {}
         self._writer_or_none: Writer | None = None
         if mode is not Mode.READ:
             try:
@@ -253,26 +253,27 @@ class BtrfsStore(Store):
         """
         Yield the file data newer than all it is made from, unless that is newer than it.
 
-        Diffs of one snapshot that follow each other take one look at it.
+        Diffs of one snapshot that follow each other take one look at it, and none if there was one
+        as far back.
         """
         for uuid, group in groupby(diffs, key=lambda diff: diff.to):
-            snapshot = self._index[uuid]
+            ours = self._index.ctransid(self._index[uuid])
             since = {diff: self._age_of_origins(diff) for diff in group}
-            ours = self._index.ctransid(snapshot)
             since = {diff: transid for diff, transid in since.items() if transid <= ours}
-            if not since:
-                continue
+            if since:
+                ages = self._look(uuid, min(since.values()))
+                yield from ((diff, ages.newer_than(transid)) for diff, transid in since.items())
+
+    def _look(self, uuid: Uuid, transid: int) -> DataAges:
+        """Return how old the data of a snapshot are, as far back as a transaction."""
+        as_stored = self.stream_version > 1
+        known = self._ages.get((uuid, as_stored))
+        if known is None or known.since > transid:
+            snapshot = self._index[uuid]
             with translating(SendError, "cannot estimate", snapshot.path):
-                sizes = data_by_age(
-                    self._fd,
-                    snapshot.subvolume_id,
-                    min(since.values()),
-                    as_stored=self.stream_version > 1,
-                )
-            transids = sorted(sizes)
-            until = [0, *accumulate(sizes[transid] for transid in transids)]
-            for diff, transid in since.items():
-                yield diff, until[-1] - until[bisect_right(transids, transid)]
+                known = data_ages(self._fd, snapshot.subvolume_id, transid, as_stored=as_stored)
+            self._ages[uuid, as_stored] = known
+        return known
 
     def _age_of_origins(self, diff: Diff) -> int:
         """Return the transaction that last changed what a diff is made from; 0 for nothing."""
