@@ -55,11 +55,16 @@ def planned(
     source = Catalogue(history.snapshots, lineage=history.lineage)
     found = survey(source, Catalogue(), PlanOptions(), keeps_diffs=weights.keeps_diffs)
     measuring = Measuring(found)
-    while pairs := measuring.next():
-        for pair in pairs:
-            length = size(pair)
-            measuring.learn(Measurement(pair, length, _COMMANDS + length // _DATA))
-    return make_plan(found, measuring.sizes, weights), measuring
+    while True:
+        if questions := measuring.questions():
+            for pair in questions:
+                measuring.look(pair, size(pair))
+        elif pairs := measuring.next():
+            for pair in pairs:
+                length = size(pair)
+                measuring.learn(Measurement(pair, length, _COMMANDS + length // _DATA))
+        else:
+            return make_plan(found, measuring.sizes, weights), measuring
 
 
 def row(kind: str, count: int, keeps_diffs: bool) -> Row:  # noqa: FBT001  a row's columns

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from buttersink.planner.candidates import Pair
     from buttersink.planner.surveying import Survey
 
-# The unit of work is what measuring one command takes, on two processors: about 50 us.
+# The unit of work is what measuring one command takes, on two processors: 25 to 50 us.
 _SHARE = 0.3  # of the work of sending is what all measurements may take,
 _FURTHER = 0.1  # and this part of it those beyond the first, however dear those were
 _CARRY_OUT = 2  # work of sending one command
@@ -40,16 +40,14 @@ _DATA = 8192  # bytes that move in the time of one
 _TRANSFER = 600  # work of sending anything at all: two processes, and a file system synced
 _START = 100  # work of measuring anything at all
 _LOOKS = 30  # at all items of a snapshot's tree, for as many as its full send has commands
-_TO_SEARCH = 0.5  # of that, where guesses of all sizes find more
+_TO_SEARCH = 0.5  # part of the work that the search may take where guesses then find more
 _BATCH = 16  # most further measurements between two looks at what they have cost
 _MOST = 8  # measurements for each snapshot to send
 _MOST_OF_FEW = 12  # measurements where that is fewer than this: for a single one
 _FOR_CLONES = 2  # of those, kept for looking for clone sources when the diff is chosen
 _SEARCH = 5  # those of them after which nothing is searched for any more
 _SEARCH_OF_FEW = 9
-_DEAR = (
-    200  # where it is known that a diff saves less than one part in so many, it may stay unknown
-)
+_MUCH = 200  # parts of the whole: what is known to save less than one need not be measured
 _DEARER = 1.25  # a diff so many times as long as the cheapest known is hardly ever in a plan
 
 
@@ -88,11 +86,11 @@ class Measuring:
         self._guessing = Guessing(self._made)
         self._ahead: list[Pair] = []  # of the search, to measure next
         self._may_look = False
-        self._sending = self._usual = self._look = self._allowed = 0.0
         self._first = [(index, self._tree.before[index]) for index in sorted(self._made)]
         self._left: list[Pair] | None = None  # optional ones, the best last
-        self._allowance = 0.0
-        self._work = 0
+        # Work: of sending the first, of one of them, and of a look at all data of one; done so far;
+        self._sending = self._usual = self._look = self._work = 0.0
+        self._allowed = self._allowance = 0.0  # allowed beyond the first, and what is left of that
 
     @property
     def asked(self) -> int:
@@ -135,12 +133,12 @@ class Measuring:
         over, it shows what else is worth it. Tell `look` the answers, as far as there are any.
         """
         self._may_look = True
-        if self._first:
+        if self._first or self._left is not None:
             return ()
         if self._can_look() and (wholes := self._guessing.wholes(self._tree)):
             self._allowance -= self._look * len(wholes)
             return self._diffs(wholes)
-        while self._left is None and self._search_on():
+        while self._search_on():
             if new := self._guessing.about(self._ahead):
                 return self._diffs(new)
             self._ahead = [pair for pair in self._ahead if not self._is_hopeless(pair)]
@@ -218,7 +216,7 @@ class Measuring:
         tree = self._tree.rehung(self._search.origins())
         apart = distances(tree, self._made, far=self._far)
         picky = self._guessing.served and not self._can_afford_all()
-        much = sum(self._cheapest.values()) / _DEAR if picky else 0
+        much = sum(self._cheapest.values()) / _MUCH if picky else 0
 
         def may_save(pair: Pair) -> int:
             cheapest = self._cheapest.get(pair[0], 0)
