@@ -8,12 +8,14 @@ snapshots, whether dear ones get smaller by further clone sources. Or all sizes 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from buttersink import planner
 from buttersink.catalogue import Diff, Exactness
+from buttersink.errors import SendError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -128,8 +130,9 @@ def _measured(
     plain: tuple[Diff, ...] = ()
     while True:
         if questions := measuring.questions():
-            for diff, length in meter.source.estimate(questions):
-                measuring.look(diff, length)
+            with suppress(SendError):  # what cannot be looked at is measured, or told of then
+                for diff, length in meter.source.estimate(questions):
+                    measuring.look(diff, length)
         elif pairs := measuring.next():
             plain = plain or pairs  # the first that are asked for
             for measurement in meter.measure(pairs, measuring.limits(pairs)):
