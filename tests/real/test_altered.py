@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from buttersink.catalogue import uuid_text
+from buttersink import Mode, Role, open_store, parse_location
+from buttersink.catalogue import Diff, uuid_text
 from buttersink.kernel import ioctl, subvolumes
 from tests.support.command import assert_same, buttersink, listing, paths
 from tests.support.fakessh import fake_ssh
@@ -84,6 +85,23 @@ def test_as_a_source_it_is_what_it_is_now(
         assert_same(destination / path, source / "back" / path)
     altered_uuid = show_subvolume(destination / "0001").uuid
     assert show_subvolume(source / "back" / "0001").received_uuid == altered_uuid
+
+
+def test_it_is_not_sent_from_what_the_kernel_calls_the_same(
+    history: History, destination: Path
+) -> None:
+    """Nobody could tell then which of the two the stream clones from."""
+    buttersink(f"{history.directory}/", destination)
+    alter(destination / "0001")
+    (destination / "again").mkdir()
+    buttersink(f"{history.directory}/", destination / "again")
+    with open_store(parse_location(f"{destination}/".encode()), Mode.READ, Role.SOURCE) as store:
+        uuids = {each.path: each.uuid for each in store.catalogue().snapshots}
+        changed, other = uuids[b"0001"], uuids[b"again/0001"]
+        both = [Diff(changed, other), Diff(other, changed)]
+        assert all("calls both the same" in each.problem for each in store.measure(both))
+        (alone,) = store.measure([Diff(changed, uuids[b"0000"])])
+        assert not alone.problem
 
 
 @pytest.mark.parametrize("far", [False, True])

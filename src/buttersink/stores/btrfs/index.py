@@ -86,6 +86,7 @@ class Index:
         self._by_uuid: dict[Uuid, list[Snapshot]] = {}  # the one to use first
         self._top_path: dict[int, bytes] = {}
         self._ctransid: dict[int, int] = {}
+        self._called: dict[int, Uuid] = {}
         self._inside: set[int] = set()
         self._arrange(found, quota, single, confined=confined)
 
@@ -107,6 +108,7 @@ class Index:
             path = each.path[len(prefix) :] if below else each.path
             if each.received_uuid:
                 self.received.setdefault(each.received_uuid, set()).add(each.id)
+                self._called[each.id] = Uuid(each.received_uuid)
             if _PREFIX in each.path and (uuid := uuid_of_partial(each.path.rpartition(b"/")[2])):
                 if below and single is None:
                     size = quota[each.id][0] if each.id in quota else None
@@ -153,6 +155,14 @@ class Index:
     def ctransid(self, snapshot: Snapshot) -> int:
         """Return the transaction, of this file system, that last changed a snapshot's content."""
         return self._ctransid[snapshot.subvolume_id]
+
+    def called(self, snapshot: Snapshot) -> Uuid:
+        """
+        Return what the kernel's send calls a snapshot.
+
+        That is its effective UUID, but where it was changed after it had been received.
+        """
+        return self._called.get(snapshot.subvolume_id, snapshot.uuid)
 
     def is_unchanged(self, snapshot: Snapshot, found: SubvolumeInfo) -> bool:
         """Return whether a subvolume is a snapshot of this index, and as it was when it came in."""

@@ -298,12 +298,27 @@ class BtrfsStore(Store):
             generation=snapshot.generation,
             parent=parent.uuid if parent else None,
             parent_generation=parent.generation if parent else None,
+            clones=self._called(diff),
         )
         with self._opened(diff) as (fds, ids):
             restore_mode = Pair(*ids, fds[-1]).lost_mode if parent else None
             with closing(self._kernel_stream(diff, fds, ids, version)) as chunks:
                 stream = _rewritten(chunks, Rewriter(identity, restore_mode))
                 yield rest_of(stream, checkpoint) if checkpoint else stream
+
+    def _called(self, diff: Diff) -> dict[bytes, bytes]:
+        """
+        Return for what the kernel's stream calls by another name than we do what it is.
+
+        `SendError` where it calls two of them the same.
+        """
+        uuids = (diff.to, *((diff.parent,) if diff.parent else ()), *diff.clones)
+        snapshots = [self._index[uuid] for uuid in uuids]
+        called = {self._index.called(each): each.uuid for each in snapshots}
+        if len(called) < len(set(uuids)):
+            why = "one was changed after it was received, and the kernel calls both the same"
+            raise SendError("cannot send the two", where=snapshots[0].path, why=why)
+        return {name: uuid for name, uuid in called.items() if name != uuid}
 
     @contextmanager
     def _opened(self, diff: Diff) -> Iterator[tuple[list[int], tuple[int, int]]]:
@@ -330,6 +345,7 @@ class BtrfsStore(Store):
         ahead: int = PIPE_BYTES,
     ) -> Generator[memoryview]:
         """Yield the kernel's stream; its refusal becomes an error that names the pair."""
+        self._called(diff)
         clones = [self._index[uuid].subvolume_id for uuid in diff.clones]
         flags = 0 if data else ioctl.SEND_NO_FILE_DATA
         if data and version > 1:
