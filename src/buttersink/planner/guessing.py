@@ -49,6 +49,7 @@ class Guessing:
         self.served = False
         self._made = sorted(made)
         self._asked: set[Pair] = set()
+        self._whole = False
         self._data: dict[int, int] = {}
         self._newer: dict[Pair, int] = {}
         self._sizes: dict[Pair, int] = {}
@@ -67,8 +68,9 @@ class Guessing:
         )
 
     def wholes(self, tree: Ancestry) -> list[Pair]:
-        """Return questions about how much data there is in each snapshot."""
-        return self._unasked((index, NONE) for index in range(len(tree.snapshots)))
+        """Return questions about how much data there is in each snapshot, once."""
+        new, self._whole = not self._whole, True
+        return [(index, NONE) for index in range(len(tree.snapshots))] if new else []
 
     def about_all(self, tree: Ancestry) -> list[Pair]:
         """
