@@ -72,13 +72,13 @@ def test_a_large_difference_has_its_lineage_searched() -> None:
     while batch := measuring.next():
         asked += batch
         for diff in batch:
-            length = 10 * MB if diff.parent else 1000 * MB
+            length = MB if diff.parent else 100 * MB
             if diff.parent and diff.to == uuid(40):  # most like the twentieth, as after a restore
-                length += 45 * MB * abs(20 - int.from_bytes(diff.parent, "big"))
+                length += 9 * MB // 2 * abs(20 - int.from_bytes(diff.parent, "big"))
             measuring.learn(Measurement(diff, length, 100))
     found = [size.bytes for diff, size in measuring.sizes.items() if diff.to == uuid(40)]
-    assert min(found) < 100 * MB
-    assert len(asked) <= 8 * 40
+    assert min(found) < 10 * MB
+    assert len(asked) <= 6 * 40
 
 
 def searched(*, answers: bool) -> tuple[Measuring, list[Diff]]:
@@ -86,10 +86,10 @@ def searched(*, answers: bool) -> tuple[Measuring, list[Diff]]:
     measuring, asked = Measuring(sending(*range(1, 41))), list[Diff]()
 
     def size(diff: Diff) -> int:
-        length = 10 * MB if diff.parent else 1000 * MB
+        length = MB if diff.parent else 100 * MB
         if diff.parent and uuid(40) in diff:
             other = diff.parent if diff.to == uuid(40) else diff.to
-            length += 45 * MB * abs(20 - int.from_bytes(other, "big"))
+            length += 9 * MB // 2 * abs(20 - int.from_bytes(other, "big"))
         return length
 
     while True:
@@ -109,7 +109,7 @@ def test_tries_that_are_seen_to_be_hopeless_are_not_measured() -> None:
     seeing, asked = searched(answers=True)
     assert len(asked) < len(asked_blindly)
     for measuring in (blind, seeing):
-        assert min(s.bytes for d, s in measuring.sizes.items() if d.to == uuid(40)) < 100 * MB
+        assert min(s.bytes for d, s in measuring.sizes.items() if d.to == uuid(40)) < 10 * MB
 
 
 def test_all_are_looked_at_once_and_only_where_that_is_cheap() -> None:

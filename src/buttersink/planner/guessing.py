@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from buttersink.planner.arborescence import minimum_arborescence
 from buttersink.planner.candidates import descend
 from buttersink.planner.lineage import NONE
+from buttersink.planner.searching import growing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -154,7 +155,5 @@ class Guessing:
 def _far(tree: Ancestry) -> Iterator[Pair]:
     """Yield diffs over growing distances; those of a snapshot follow each other."""
     for index, ancestors in descend(tree):
-        distance = 1.0
-        while distance <= len(ancestors):
-            yield index, ancestors[-int(distance)]
-            distance = max(distance + 1, distance * _RATIO)
+        for distance in growing(len(ancestors), _RATIO):
+            yield index, ancestors[-distance]

@@ -141,7 +141,7 @@ class Search:
         """Yield pairs that make a snapshot, from others at growing distances in time."""
         family = self._family[index]
         here = bisect_left(family, index)
-        for distance in _growing(max(here, len(family) - here), ratio):
+        for distance in growing(max(here, len(family) - here), ratio):
             if distance <= here:
                 yield index, family[here - distance]
             if here + distance < len(family) and family[here + distance] < end:
@@ -231,7 +231,7 @@ def _halves(way: Sequence[int], at: int, tried: Iterable[int], end: int) -> Iter
         yield way[(here + high) // 2]
 
 
-def _growing(most: int, ratio: float) -> list[int]:
+def growing(most: int, ratio: float) -> list[int]:
     """Return the whole distances from 1 to `most`, each `ratio` times the one before."""
     distances = []
     distance = 1.0
