@@ -223,6 +223,7 @@ class BtrfsStore(Store):
         from buttersink.stores.btrfs.compressed import CompressedExtents
         from buttersink.stream import StreamSize
 
+        self._called(diff)  # what cannot be sent has no size
         version, ahead = self.stream_version, PIPE_BYTES if limit is None else _LITTLE
         with self._opened(diff) as (fds, ids):
             length = StreamSize(limit, CompressedExtents(self._fd, ids[0], fds[-1]))
@@ -345,7 +346,6 @@ class BtrfsStore(Store):
         ahead: int = PIPE_BYTES,
     ) -> Generator[memoryview]:
         """Yield the kernel's stream; its refusal becomes an error that names the pair."""
-        self._called(diff)
         clones = [self._index[uuid].subvolume_id for uuid in diff.clones]
         flags = 0 if data else ioctl.SEND_NO_FILE_DATA
         if data and version > 1:
