@@ -174,18 +174,15 @@ class TestGoingOn:
         assert_copied(history.directory, destination)
 
     def test_ten_kills(self, history: History, make_filesystem: MakeFilesystem) -> None:
+        """Each while a segment is on its way, of the first snapshot or the last."""
         destination = make_filesystem("roomy", size_bytes=8192 * MIB).mountpoint
-        command = small_segments("-e", f"{history.directory}/", destination)
-        started = time.monotonic()
-        run_raw(command)
-        whole = time.monotonic() - started
         random, resumed = Random(10), 0
         for number in range(KILLS):
             for path in os.listdir(destination):
                 btrfs("subvolume", "delete", destination / path)
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-                time.sleep(whole * (number + random.random()) / KILLS)
-                process.kill()
+            late = random.uniform(0.001, 0.05)
+            command = ("-q", f"{history.directory}/", destination)
+            run_raw(small_segments(*command, kill_after=1 + 2 * number, seconds_later=late))
             found = listing(destination)
             for each in found["snapshots"]:
                 assert_same(history.directory / each["path"], destination / each["path"])

@@ -1,9 +1,9 @@
 """
 The command, as a process of its own, with segments so small that little data makes many of them.
 
-    python -m tests.support.smallsegments BYTES CHECKPOINTS ARGUMENT...
+    python -m tests.support.smallsegments BYTES CHECKPOINTS SECONDS ARGUMENT...
 
-After so many checkpoints it kills itself as by SIGKILL; 0 lets it end.
+So many seconds after so many checkpoints it kills itself as by SIGKILL; 0 checkpoints let it end.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from threading import Timer
 from typing import TYPE_CHECKING
 
 from buttersink.cli import command
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
 SEGMENT_BYTES = 1 << 20
 
 
-def small_segments(*arguments: Argument, kill_after: int = 0) -> list[Argument]:
+def small_segments(
+    *arguments: Argument, kill_after: int = 0, seconds_later: float = 0
+) -> list[Argument]:
     """Return what starts the command with small segments."""
     module = (sys.executable, "-m", "tests.support.smallsegments")
-    return [*module, str(SEGMENT_BYTES), str(kill_after), *arguments]
+    return [*module, str(SEGMENT_BYTES), str(kill_after), str(seconds_later), *arguments]
 
 
 def killed_after(
@@ -43,15 +46,17 @@ def killed_after(
     assert done.returncode == -signal.SIGKILL, done
 
 
-def _kill_after(checkpoints: int) -> None:
-    """Have this process die right after a checkpoint was made."""
+def _kill_after(checkpoints: int, seconds_later: float) -> None:
+    """Have this process die after a checkpoint was made: right then, or while it goes on."""
     made, make = 0, Place.make_checkpoint
 
     def make_and_count(place: Place, diff: Diff, checkpoint: Checkpoint) -> None:
         nonlocal made
         make(place, diff, checkpoint)
         made += 1
-        if made == checkpoints:
+        if made == checkpoints and seconds_later:
+            Timer(seconds_later, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        elif made == checkpoints:
             os.kill(os.getpid(), signal.SIGKILL)
 
     Place.make_checkpoint = make_and_count  # type: ignore[assignment, method-assign]
@@ -60,5 +65,5 @@ def _kill_after(checkpoints: int) -> None:
 if __name__ == "__main__":
     segmented.SEGMENT_BYTES = int(sys.argv[1])
     if int(sys.argv[2]):
-        _kill_after(int(sys.argv[2]))
-    command(sys.argv[3:])
+        _kill_after(int(sys.argv[2]), float(sys.argv[3]))
+    command(sys.argv[4:])
