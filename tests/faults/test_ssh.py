@@ -118,7 +118,7 @@ def test_ten_cuts_of_one_transfer(source: Path, destination: Path, distant: FarL
     """The line goes dead at a random point of what is left, ten times, and says nothing of it."""
     line, random = distant.sshd.line, Random(10)
     assert line
-    sent = big_snapshot(source, 32)
+    sent = big_snapshot(source, 20)
     arguments = (f"{source}/", at(destination))
     kept = 0
     with distant.program(*impatient()):

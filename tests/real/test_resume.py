@@ -47,7 +47,7 @@ LONGEST_COMMAND = 64 * 1024
 
 @pytest.fixture
 def history(source: Path) -> History:
-    return make_history(source, seed=41, count=4, base_bytes=15 * MIB, change_bytes=4 * MIB)
+    return make_history(source, seed=41, count=4, base_bytes=8 * MIB, change_bytes=2 * MIB)
 
 
 def segmented(*arguments: Argument, environment: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401
@@ -59,8 +59,9 @@ def segmented(*arguments: Argument, environment: Mapping[str, str] | None = None
 
 def assert_copied(snaps: Path, destination: Path) -> None:
     """Fail unless the destination holds every snapshot, as that snapshot, and nothing else."""
-    assert sorted(os.listdir(destination)) == paths(destination) == paths(snaps)
-    for name in paths(snaps):
+    names = paths(snaps)
+    assert sorted(os.listdir(destination)) == paths(destination) == names
+    for name in names:
         assert_same(snaps / name, destination / name)
         here, there = show_subvolume(snaps / name), show_subvolume(destination / name)
         assert here.effective_uuid == there.effective_uuid
@@ -104,7 +105,7 @@ def test_clones_of_other_snapshots(
     """Streams with stand-ins, to where the originals are; interrupted, too."""
     snaps = make(source)
     with (source / "live" / "big").open("wb") as file:
-        file.writelines(os.urandom(MIB) for _ in range(5))
+        file.writelines(os.urandom(MIB) for _ in range(3))
     snapshot(source / "live", snaps / "z")
     killed_after(5, f"{snaps}/", destination)
     segmented(f"{snaps}/", destination)
@@ -367,7 +368,7 @@ def test_from_a_bucket(
     source: Path, destination: Path, s3_servers: StartedServer, *, recorded: bool
 ) -> None:
     """By range where there is a record; else all is read again, and only the rest received."""
-    bucket, location = stored(source, s3_servers, 60 * MIB)
+    bucket, location = stored(source, s3_servers, 30 * MIB)
     environment = bucket.server.environment()
     if not recorded:
         records = [key for key in bucket.keys() if key.endswith(".json")]  # noqa: SIM118  no dict
@@ -393,12 +394,12 @@ def test_a_restore_cut_and_killed_at_ten_points_goes_on(
     source: Path, destination: Path, s3_servers: StartedServer
 ) -> None:
     """Each run loses its connections once, which it rides out, and is killed later."""
-    bucket, location = stored(source, s3_servers, 12 * MIB)
+    bucket, location = stored(source, s3_servers, 6 * MIB)
     random = Random(11)
     for _ in range(KILLS):
         with CuttingProxy(bucket.server.endpoint) as proxy:
             near = replace(bucket.server, endpoint=proxy.endpoint).environment()
-            proxy.cut_after(random.randrange(12 * MIB))
+            proxy.cut_after(random.randrange(6 * MIB))
             checkpoints = random.randrange(1, 12)
             killed_after(checkpoints, location, destination, environment=near)
         there = held(destination)
@@ -421,7 +422,7 @@ def test_from_a_bucket_with_another_stream(
     source: Path, destination: Path, s3_servers: StartedServer
 ) -> None:
     """The checksum of the whole shows at the end that the beginning was another one."""
-    bucket, location = stored(source, s3_servers, 12 * MIB)
+    bucket, location = stored(source, s3_servers, 6 * MIB)
     environment = bucket.server.environment()
     killed_after(4, location, destination, environment=environment)
     path = journal(destination)
@@ -439,7 +440,7 @@ def test_from_a_bucket_whose_diff_was_damaged_then(
     source: Path, destination: Path, s3_servers: StartedServer
 ) -> None:
     """What comes after the checkpoint does not fit it, which is no reason to fail."""
-    bucket, location = stored(source, s3_servers, 12 * MIB)
+    bucket, location = stored(source, s3_servers, 6 * MIB)
     environment = bucket.server.environment()
     (key,) = (key for key in bucket.keys("host/") if not key.endswith(".json"))
     target = {"Bucket": bucket.name, "Key": key}

@@ -236,7 +236,7 @@ class TestDestination:
 class TestInterrupted:
     @pytest.fixture
     def history(self, source: Path) -> History:
-        return make_history(source, seed=52, count=3, base_bytes=30 * MIB, change_bytes=8 * MIB)
+        return make_history(source, seed=52, count=3, base_bytes=15 * MIB, change_bytes=4 * MIB)
 
     @pytest.mark.parametrize("checkpoints", [1, 5])
     def test_the_server_dies(

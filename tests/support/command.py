@@ -106,8 +106,9 @@ def assert_same(left: Path, right: Path) -> None:
 
 def assert_copied(source: Path, destination: Path) -> None:
     """Fail unless two locations hold the same snapshots, each with the same identity and data."""
-    assert paths(destination) == paths(source)
-    for name in paths(source):
+    names = paths(source)
+    assert paths(destination) == names
+    for name in names:
         assert_same(source / name, destination / name)
         here, there = show_subvolume(source / name), show_subvolume(destination / name)
         assert here.effective_uuid == there.effective_uuid

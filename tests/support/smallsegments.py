@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from buttersink.stream import Checkpoint
     from tests.support.command import Argument
 
-SEGMENT_BYTES = 1 << 20
+SEGMENT_BYTES = 1 << 19
 
 
 def small_segments(
