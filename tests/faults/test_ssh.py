@@ -124,7 +124,7 @@ def test_ten_cuts_of_one_transfer(source: Path, destination: Path, distant: FarL
     with distant.program(*impatient()):
         for _cut in range(CUTS):
             before = line.passed
-            line.cut_after(random.randrange(10_000, 4 * SEGMENT_BYTES))
+            line.cut_after(random.randrange(SEGMENT_BYTES // 5, 4 * SEGMENT_BYTES))
             done = run_raw(impatient("-q", "-e", *arguments), environment=distant.environment)
             assert done.returncode == 1, done
             assert line.is_cut
