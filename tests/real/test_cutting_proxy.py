@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -149,6 +150,22 @@ def test_refusing_leaves_what_is_there_alone_and_can_be_ended(proxy: CuttingProx
     with closing(connect(proxy)) as connection:
         connection.sendall(b"again")
         assert receive(connection, 5) == b"again"
+
+
+def test_who_connects_while_it_stops_to_listen_is_not_left_hanging(proxy: CuttingProxy) -> None:
+    def told() -> None:
+        with suppress(ConnectionError), closing(connect(proxy)) as connection:
+            connection.sendall(b"x")  # else the kernel may keep to itself that nobody is there
+            assert connection.recv(2) in {b"", b"x"}
+            assert connection.recv(1) == b""
+
+    for _ in range(300):
+        with ThreadPoolExecutor(1) as pool:
+            client = pool.submit(told)
+            proxy.refuse()
+            proxy.cut()
+            client.result()
+        proxy.accept()
 
 
 def test_without_a_server_the_client_sees_the_end() -> None:

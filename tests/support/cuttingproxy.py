@@ -44,8 +44,9 @@ class CuttingProxy:
         self._port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="cutting proxy", daemon=True)
-        self._listener: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
+        self._resets = 0
         self._left: int | None = None
         self._then_refuse = False
 
@@ -96,8 +97,10 @@ class CuttingProxy:
     async def _accept(self) -> None:
         self._left = None
         if self._listener is None:
-            self._listener = await asyncio.start_server(self._link, HOST, self._port)
-            self._port = self._listener.sockets[0].getsockname()[1]
+            self._listener = socket.create_server((HOST, self._port))
+            self._listener.settimeout(0)
+            self._port = self._listener.getsockname()[1]
+            self._loop.add_reader(self._listener, self._welcome, self._listener)
 
     async def _limit(self, count: int, *, then_refuse: bool) -> None:
         self._left, self._then_refuse = count, then_refuse
@@ -113,30 +116,40 @@ class CuttingProxy:
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
+            self._loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
 
-    def _reset(self) -> None:
-        for writers in self._links.values():
-            for writer in writers:
-                connection = writer.get_extra_info("socket")
-                with suppress(OSError):  # it may be closed already
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGERING)
-                writer.transport.abort()
+    def _welcome(self, listener: socket.socket) -> None:
+        """
+        Accept a client, in one step.
 
-    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        `asyncio.start_server` takes several, and leaves one that it is closed between hanging.
+        """
+        with suppress(OSError):  # it has gone already
+            client, _address = listener.accept()
+            self.connections += 1
+            task = self._loop.create_task(self._link(client, self._resets))
+            self._links[task] = []
+
+    def _reset(self) -> None:
+        self._resets += 1
+        for writers in self._links.values():
+            abort(writers)
+
+    async def _link(self, client: socket.socket, resets: int) -> None:
         """Connect a client to the server, until both have said everything or it is cut."""
         task = asyncio.current_task()
         assert task
-        if self._listener is None:  # it was accepted a moment before
-            writer.transport.abort()
-            return
-        self.connections += 1
-        writers = self._links[task] = [writer]
+        writers = self._links[task]
         try:
+            reader, writer = await asyncio.open_connection(sock=client)
+            writers.append(writer)
             with suppress(OSError):  # without a server the client sees its connection close
                 there, back = await asyncio.open_connection(*self._target)
                 writers.append(back)
+                if self._resets != resets:  # when these were not there yet
+                    abort(writers)
                 await asyncio.gather(self._pass_on(reader, back), self._pass_on(there, writer))
         finally:
             for each in writers:
@@ -169,3 +182,12 @@ class CuttingProxy:
         if self._then_refuse:
             self._stop_listening()
         self._reset()
+
+
+def abort(writers: list[asyncio.StreamWriter]) -> None:
+    """Reset connections."""
+    for writer in writers:
+        connection = writer.get_extra_info("socket")
+        with suppress(OSError):  # it may be closed already
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGERING)
+        writer.transport.abort()
