@@ -2,8 +2,9 @@
 Cheap diffs with short chains, for a store where diffs stay diffs. No I/O here.
 
 The least cost of a `Network` is NP-hard to find, so snapshots are re-hung in several good trees
-while that makes the whole cheaper. Where a limit on the length of chains is broken, the tree is
-shortened. Everything is in integers, repeatable, without recursion.
+while that makes the whole cheaper, and the best tree without crossings is found. Where a limit on
+the length of chains is broken, the tree is shortened. Everything is in integers, repeatable,
+without recursion.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from dataclasses import replace
 from buttersink.planner.network import NONE, Chains, Network, lower_bound, parts, reached_nodes
 from buttersink.planner.rehanging import Tree
 from buttersink.planner.shortening import shortened
+from buttersink.planner.uncrossing import uncrossed
 
 __all__ = ["Chains", "Network", "cheapest_chains"]
 
 _FACTORS = (3, 10)  # further starts are what is best when chains are so many times dearer
-_FORCED_WORK = 2**18  # arcs times moves that are forced
+_FORCED_WORK = 2**16  # arcs times moves that are forced
 
 
 def cheapest_chains(network: Network, max_chain: int | None = None) -> Chains:
@@ -53,12 +55,24 @@ def cheapest_chains(network: Network, max_chain: int | None = None) -> Chains:
 
 
 def _best(network: Network, start: list[int]) -> Tree:
-    """Return the cheapest of the trees that descents from several starts lead to."""
+    """
+    Return the cheapest of the trees that descents from several starts lead to.
+
+    The best one is made anew without crossings, until that makes it no cheaper.
+    """
     trees = [Tree(network, start).descend()]
     for factor in _FACTORS:
         dearer = replace(network, rates=[rate * factor for rate in network.rates])
         trees.append(Tree(network, Tree(dearer, start).descend().entering).descend())
-    return min(trees, key=lambda tree: tree.cost)
+    best = min(trees, key=lambda tree: tree.cost)
+    entering = uncrossed(network, Tree(network, start))
+    while entering is not None:
+        tree = Tree(network, entering).descend()
+        if tree.cost >= best.cost:
+            break
+        best = tree
+        entering = uncrossed(network, best)
+    return best
 
 
 def _forced(network: Network, best: Tree, limit: int | None) -> Tree:

@@ -1,5 +1,5 @@
 """
-A tree of diffs laid in a row and made anew without crossings, under a limit on chains. No I/O here.
+A tree of diffs laid in a row and made anew without crossings. No I/O here.
 
 What is stored, from nothing on, stays as it is. The other snapshots are laid in a row in the order
 in which the tree at hand has no crossings: its longest way from end to end, and each branch where
@@ -12,7 +12,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from buttersink.planner.noncrossing import Entry, Jump, Jumps, Row
+from buttersink.planner.noncrossing import Entry, Row
+from buttersink.planner.stretches import Jump, Jumps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,20 +21,22 @@ if TYPE_CHECKING:
     from buttersink.planner.network import Network
     from buttersink.planner.rehanging import Tree
 
-_FARTHEST = 64  # the longest jump along a row, in places
+_FARTHEST = 64  # the longest jump along a row, in places, where chains are limited
+_FAR_WORK = 2**18  # places times the longest jump where they are not: some 0.5 s
 _ENDS = 64  # most ends of branches where the row may be divided
 _WORK = 2**15  # places times limit: some 4 s and 200 MB
 
 
-def uncrossed(network: Network, tree: Tree, limit: int) -> list[int] | None:
+def uncrossed(network: Network, tree: Tree, limit: int | None = None) -> list[int] | None:
     """
     Return the arcs of the cheapest tree without crossings in the order of `tree`.
 
-    None if there is none, or if it would be too much work.
+    No new diff lies deeper than `limit`. None if there is no such tree, if it would be too much
+    work, or where all is stored or nobody wants it.
     """
     line = _Line(network, tree, limit)
     order, ends = line.order()
-    if limit * len(order) > _WORK:
+    if not order or (limit or 1) * len(order) > _WORK:
         return None
     arcs = line.row(order, ends[:: 1 + len(ends) // _ENDS]).cheapest()
     if arcs is None:
@@ -47,7 +50,7 @@ def uncrossed(network: Network, tree: Tree, limit: int) -> list[int] | None:
 class _Line:
     """What a tree has beside what is kept: the nodes whose whole chain is stored, and the root."""
 
-    def __init__(self, network: Network, tree: Tree, limit: int) -> None:
+    def __init__(self, network: Network, tree: Tree, limit: int | None) -> None:
         self._network = network
         self._tree = tree
         self._limit = limit
@@ -92,23 +95,26 @@ class _Line:
     def row(self, order: Sequence[int], cuts: Sequence[int]) -> Row:
         """Return the row of these nodes, entered from what is kept."""
         network, tree = self._network, self._tree
+        farthest = _FARTHEST
+        if self._limit is None:
+            farthest = max(farthest, _FAR_WORK // len(order))
         place = {node: number for number, node in enumerate(order)}
         jumps: tuple[Jumps, Jumps] = ([[] for _ in order], [[] for _ in order])
         entries: list[list[Entry]] = [[] for _ in order]
         for onto, node in enumerate(order):
             for arc in self._into[node]:
                 tail, cost, rate = network.tails[arc], network.costs[arc], network.rates[arc]
-                left = self._limit - 1 - tree.depth[tail]
+                left = self._limit - 1 - tree.depth[tail] if self._limit is not None else 0
                 if tail in self._kept and left >= 0:
                     entries[onto].append(Entry(left, cost, rate + tree.rate[tail], arc))
-                elif tail in place and abs(distance := onto - place[tail]) <= _FARTHEST:
+                elif tail in place and abs(distance := onto - place[tail]) <= farthest:
                     side, start = (
                         (0, onto - distance) if distance > 0 else (1, len(order) - 1 - place[tail])
                     )
                     jumps[side][start].append(Jump(abs(distance), cost, rate, arc))
         for starting in (*jumps[0], *jumps[1]):
             starting.sort()
-        return Row(*jumps, entries, cuts, self._never)
+        return Row(*jumps, entries, cuts, self._never, limited=self._limit is not None)
 
 
 def _walk(beside: Mapping[int, Sequence[int]], start: int, order: dict[int, None]) -> None:
