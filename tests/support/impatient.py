@@ -18,11 +18,11 @@ from buttersink.stores.btrfs import segmented
 from buttersink.stores.ssh import link
 from buttersink.stores.ssh.link import Link
 from buttersink.stores.ssh.process import SshProcess
-from tests.support.smallsegments import SEGMENT_BYTES
 
 if TYPE_CHECKING:
     from tests.support.command import Argument
 
+SEGMENT_BYTES = 1 << 20  # small, but no less than what may be on its way
 SILENCE_SECONDS = 1.0
 ALIVE_SECONDS = 0.2
 END_SECONDS = 0.3  # that ssh has to end by itself
