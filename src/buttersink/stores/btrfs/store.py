@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 
 # Waking up for each command of a metadata-only send costs as much as the kernel's work for it.
+_LOOK = "cannot look at the snapshot"  # which may be deleted as soon as the kernel has sent it
 _FULL, _NAP = 64 * 1024, 0.0005  # bytes, seconds
 _LITTLE = 16 * 1024  # bytes of such a stream that the kernel may make in vain
 
@@ -225,7 +226,8 @@ class BtrfsStore(Store):
 
         self._called(diff)  # what cannot be sent has no size
         version, ahead = self.stream_version, PIPE_BYTES if limit is None else _LITTLE
-        with self._opened(diff) as (fds, ids):
+        path = self._index[diff.to].path
+        with self._opened(diff) as (fds, ids), translating(SendError, _LOOK, path):
             length = StreamSize(limit, CompressedExtents(self._fd, ids[0], fds[-1]))
             streaming = self._kernel_stream(diff, fds, ids, version, data=False, ahead=ahead)
             with closing(streaming) as chunks:
@@ -304,7 +306,7 @@ class BtrfsStore(Store):
         with self._opened(diff) as (fds, ids):
             restore_mode = Pair(*ids, fds[-1]).lost_mode if parent else None
             with closing(self._kernel_stream(diff, fds, ids, version)) as chunks:
-                stream = _rewritten(chunks, Rewriter(identity, restore_mode))
+                stream = _rewritten(chunks, Rewriter(identity, restore_mode), snapshot.path)
                 yield rest_of(stream, checkpoint) if checkpoint else stream
 
     def _called(self, diff: Diff) -> dict[bytes, bytes]:
@@ -458,8 +460,11 @@ def _is_snapshot(path: bytes, *, follow: bool) -> bool:
         os.close(fd)
 
 
-def _rewritten(chunks: Iterator[memoryview], rewriter: Rewriter) -> Iterator[memoryview]:
-    for chunk in chunks:
-        for part in rewriter.feed(chunk):
-            yield memoryview(part)
-    rewriter.finish()
+def _rewritten(
+    chunks: Iterator[memoryview], rewriter: Rewriter, path: bytes
+) -> Iterator[memoryview]:
+    with translating(SendError, _LOOK, path):
+        for chunk in chunks:
+            for part in rewriter.feed(chunk):
+                yield memoryview(part)
+        rewriter.finish()
