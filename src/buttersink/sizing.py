@@ -178,8 +178,9 @@ def _with_clones(plan: Plan, survey: planner.Survey, meter: _Meter, room: int) -
     from buttersink.planner.clonesources import CloneSources
 
     sources = CloneSources(plan, survey, room)
-    for diff, length in meter.source.estimate(sources.increments):
-        sources.guess(diff, length)
+    with suppress(SendError):  # what cannot be looked at is measured
+        for diff, length in meter.source.estimate(sources.increments):
+            sources.guess(diff, length)
     while diffs := sources.next():
         for measurement in meter.measure(diffs):
             sources.learn(measurement)

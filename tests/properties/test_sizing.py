@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bench.histories import KINDS, Habits, History, make
 from buttersink.catalogue import Diff, Measurement
+from buttersink.errors import SendError
 from buttersink.planner import Action, Arrival, Survey, Weights
 from buttersink.progress import Reporter
 from buttersink.sizing import plan_by_size
@@ -34,15 +35,20 @@ histories = st.builds(
 
 @dataclass
 class Source:
-    """Measures diffs of a made-up history, no farther than it has to."""
+    """Measures diffs of a made-up history, no farther than it has to; looks at so many only."""
 
     history: History
+    looks: int = 10**9
     fails: Callable[[Diff], bool] = lambda _diff: False
     finished: set[Diff] = field(default_factory=set)
     broken_off: set[Diff] = field(default_factory=set)
 
     def estimate(self, diffs: Sequence[Diff]) -> Iterator[tuple[Diff, int]]:
-        return ((diff, self.history.size(diff.parent, diff.to)) for diff in diffs)
+        for diff in diffs:
+            if not self.looks:
+                raise SendError("cannot look at the snapshot", where=b"path", why="it is gone")
+            self.looks -= 1
+            yield diff, self.history.size(diff.parent, diff.to)
 
     def measure(
         self, diffs: Sequence[Diff], limits: Mapping[Diff, int] = MappingProxyType({})
@@ -64,7 +70,7 @@ def planned(source: Source) -> Plan:
         lineage=source.history.lineage,
     )
     store = cast("Store", cast("Any", source))
-    return plan_by_size(survey, store, Reporter(), Weights(), None, estimate=False, clones=False)
+    return plan_by_size(survey, store, Reporter(), Weights(), None, estimate=False, clones=True)
 
 
 @given(histories)
@@ -95,3 +101,11 @@ def test_what_cannot_be_measured_is_told_and_the_rest_is_sent(history: History, 
     sent = [step for step in plan.of(Action.SEND) if not step.problem]
     assert len(sent) == len(history.snapshots) - 1
     assert all(step.size and step.size.exact for step in sent)
+
+
+@given(histories, st.integers(0, 100))
+def test_what_cannot_be_looked_at_is_measured(history: History, looks: int) -> None:
+    plan = planned(Source(history, looks=looks))
+    assert not any(step.problem for step in plan.steps)
+    assert len(plan.of(Action.SEND)) == len(history.snapshots)
+    assert all(step.size and step.size.exact for step in plan.of(Action.SEND))
