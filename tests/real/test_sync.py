@@ -33,7 +33,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def history(source: Path) -> History:
-    return make_history(source, seed=12, count=12, base_bytes=24 * MIB, change_bytes=2 * MIB)
+    return make_history(source, seed=12, count=12, base_bytes=12 * MIB, change_bytes=MIB)
 
 
 def true_minimum(directory: Path) -> int:
