@@ -10,6 +10,8 @@ from buttersink.planner.guessing import Guessing
 from buttersink.planner.lineage import NONE, Ancestry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from buttersink.planner.candidates import Pair
 
 COUNT = 40
@@ -38,7 +40,19 @@ def size(pair: Pair) -> int:
     return max(10, size((parent, to)) + size((to, NONE)) - size((parent, NONE)))
 
 
-def told(made: range, tree: Ancestry, wrong: float = 1.0) -> Guessing:
+def uneven(pair: Pair) -> int:
+    """Return the size of a diff where to make the first half backwards saves hardly anything."""
+    to, parent = pair
+    if parent == NONE or to == LAST:
+        return size(pair)
+    if parent < to:
+        return sum(100 if step < COUNT // 2 else 5000 for step in range(parent, to))
+    return max(10, uneven((parent, to)) + uneven((to, NONE)) - uneven((parent, NONE)))
+
+
+def told(
+    made: range, tree: Ancestry, wrong: float = 1.0, size: Callable[[Pair], int] = size
+) -> Guessing:
     """Return it with neighbours measured and every question answered."""
     guessing = Guessing(made)
     guessing.learn((0, NONE), size((0, NONE)))
@@ -50,7 +64,7 @@ def told(made: range, tree: Ancestry, wrong: float = 1.0) -> Guessing:
 
 
 def test_a_line_is_entered_at_its_end_where_the_ways_back_are_short() -> None:
-    found = told(range(COUNT), line()).next()
+    found = told(range(COUNT), line()).next(COUNT)
     backwards = {to for to, parent in found if parent > to}
     assert backwards >= set(range(20, LAST))
     assert any(to == LAST and parent < 20 for to, parent in found)
@@ -58,20 +72,29 @@ def test_a_line_is_entered_at_its_end_where_the_ways_back_are_short() -> None:
 
 def test_what_is_measured_is_not_asked_for() -> None:
     guessing = told(range(COUNT), line())
-    first = guessing.next()
+    first = guessing.next(COUNT)
     for pair in first:
         guessing.learn(pair, 10**9)
-    assert not {*first} & {*guessing.next()}
-    assert guessing.next() == []  # looked often enough
+    assert not {*first} & {*guessing.next(COUNT)}
+    assert guessing.next(COUNT) == []  # looked often enough
+
+
+def test_where_not_all_can_be_measured_it_is_what_saves_most() -> None:
+    everything = told(range(COUNT), line(), size=uneven).next(COUNT)
+    most = told(range(COUNT), line(), size=uneven).next(COUNT * 2 // 3)
+    assert len(most) < len(everything)
+    assert {to for to, parent in most if parent > to} == set(range(COUNT // 2 + 1, LAST))
+    assert any(to == LAST and parent < COUNT // 2 for to, parent in most)
+    assert told(range(COUNT), line(), size=uneven).next(0) == []
 
 
 def test_guesses_that_prove_wrong_are_of_no_use() -> None:
-    assert told(range(COUNT), line(), wrong=1.2).next() == []
+    assert told(range(COUNT), line(), wrong=1.2).next(COUNT) == []
 
 
 def test_guesses_that_nothing_proves_are_of_no_use() -> None:
-    assert told(range(COUNT), line(guessed=frozenset(range(COUNT)))).next() == []
-    assert Guessing(range(COUNT)).next() == []
+    assert told(range(COUNT), line(guessed=frozenset(range(COUNT)))).next(COUNT) == []
+    assert Guessing(range(COUNT)).next(COUNT) == []
 
 
 def test_few_snapshots_need_none() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _FEWEST = 9  # snapshots to make; of fewer all pairs can be measured
 _RATIO = 1.5  # between the distances, back along the lineage, of diffs that sizes are guessed of
 _GOOD, _MOSTLY = 0.1, 0.75  # part of its size by which a guess may be wrong; part of them that are
+_PARTS = (0.0, 0.1, 0.5)  # of an average diff, that a measurement has to save where room is scarce
 _PLANS = 2  # times to look what is cheapest; more of them have found little
 
 
@@ -119,8 +120,13 @@ class Guessing:
             return 0
         return max(0, there + self._data[to] - self._data[parent])
 
-    def next(self) -> list[Pair]:
-        """Return what the cheapest plan by guesses has in it and is not measured yet."""
+    def next(self, room: int) -> list[Pair]:
+        """
+        Return what the cheapest plan by guesses has in it and is not measured yet, at most `room`.
+
+        Where that is more, each has to save a part of what a diff costs on average, and a larger
+        one if need be; nothing is returned where it still is.
+        """
         if not self._plans or not self._are_good():
             return []
         self._plans -= 1
@@ -132,8 +138,17 @@ class Guessing:
         if len(set(heads)) < len(node):
             return []
         tails = [node.get(parent, 0) for _to, parent in arcs]
-        entering = minimum_arborescence(len(node) + 1, tails, heads, [sizes[arc] for arc in arcs])
-        return [arc for arc in (arcs[each] for each in entering[1:]) if arc not in self._sizes]
+        average = 0
+        for part in _PARTS:
+            each = int(average * part)
+            costs = [sizes[arc] + (arc not in self._sizes) * each for arc in arcs]
+            entering = minimum_arborescence(len(node) + 1, tails, heads, costs)
+            chosen = [arcs[arc] for arc in entering[1:]]
+            new = [arc for arc in chosen if arc not in self._sizes]
+            if len(new) <= room:
+                return new
+            average = average or sum(sizes[arc] for arc in chosen) // len(chosen)
+        return []
 
     def _are_good(self) -> bool:
         """Return whether guesses of neighbours that were measured are about right."""

@@ -169,10 +169,9 @@ class Measuring:
         return True
 
     def _by_guesses(self) -> list[Pair]:
-        """Return what a plan by guesses has in it, if that can be afforded."""
-        batch = [pair for pair in self._guessing.next() if pair not in self._asked]
+        """Return what a plan by guesses has in it, as far as that can be afforded."""
         room = min(self._most_searched - self.asked, int(self._allowed // max(1, self._usual)))
-        return batch if len(batch) <= room else []
+        return [pair for pair in self._guessing.next(room) if pair not in self._asked]
 
     def limits(self, diffs: Sequence[Diff]) -> dict[Diff, int]:
         """
