@@ -281,7 +281,7 @@ class TestCheapestChains:
     def test_no_single_move_makes_it_cheaper(self, kind: str, prices: tuple[float, float]) -> None:
         network = of_history(kind, 300, 1, hop=prices[0], chain=prices[1], near=True)
         chains = cheapest_chains(network)
-        step = max(1, len(network.heads) // 150)
+        step = max(1, len(network.heads) // 400)
         for arc in range(0, len(network.heads), step):
             moved = list(chains.entering)
             moved[network.heads[arc]] = arc
