@@ -102,6 +102,11 @@ class _Meter:
                 yield measurement
             self._reporter.measuring(self.measured + self.remembered, self.candidates)
 
+    def look(self, diffs: Sequence[Diff]) -> Iterator[tuple[Diff, int]]:
+        """Yield rough sizes up to the first that cannot be had; measuring tells why that is."""
+        with suppress(SendError):
+            yield from self.source.estimate(diffs)
+
 
 def _guessed(survey: planner.Survey, source: Store, limit: int | None) -> dict[Diff, Size]:
     """Return rough sizes of what is worth one."""
@@ -130,9 +135,8 @@ def _measured(
     plain: tuple[Diff, ...] = ()
     while True:
         if questions := measuring.questions():
-            with suppress(SendError):  # what cannot be looked at is measured, or told of then
-                for diff, length in meter.source.estimate(questions):
-                    measuring.look(diff, length)
+            for diff, length in meter.look(questions):
+                measuring.look(diff, length)
         elif pairs := measuring.next():
             plain = plain or pairs  # the first that are asked for
             for measurement in meter.measure(pairs, measuring.limits(pairs)):
@@ -178,9 +182,8 @@ def _with_clones(plan: Plan, survey: planner.Survey, meter: _Meter, room: int) -
     from buttersink.planner.clonesources import CloneSources
 
     sources = CloneSources(plan, survey, room)
-    with suppress(SendError):  # what cannot be looked at is measured
-        for diff, length in meter.source.estimate(sources.increments):
-            sources.guess(diff, length)
+    for diff, length in meter.look(sources.increments):
+        sources.guess(diff, length)
     while diffs := sources.next():
         for measurement in meter.measure(diffs):
             sources.learn(measurement)

@@ -33,7 +33,8 @@ Jumps = list[list[Jump]]
 
 _Rows = list[list[int]]
 _Sides = tuple[_Rows, _Rows]
-_Ways = list[list[tuple[int, int, int]]]  # for each place: distance, cost with what is under, rate
+_Way = tuple[int, int, int]  # a jump: its distance, cost with that of what is under it, and rate
+_Ways = list[list[_Way]]  # for each place
 
 
 class Stretches:
@@ -127,10 +128,7 @@ class Stretches:
             beyond = inner[side][onto][: self._longest - distance]
             beyond = list(map(add, beyond, count(base + rate, rate)))
             row[distance:] = _cheaper(row[distance:], beyond)
-            first = bisect_right(cuts, onto)
-            base -= rate * onto
-            after = zip(outer[onto][first:], cuts[first:], strict=True)
-            end[first:] = _cheaper(end[first:], [base + sum_ + rate * cut for sum_, cut in after])
+            _go_on(end, outer[onto], cuts, place, (distance, base, rate))
         return row, end
 
     def _ends(self, side: int, ways: _Ways) -> _Rows:
@@ -138,13 +136,18 @@ class Stretches:
         cuts, outer = self._cuts[side], self._closed(side)
         for place in reversed(range(self._size)):
             end = outer[place]
-            for distance, base, rate in ways[place]:
-                onto = place + distance
-                first = bisect_right(cuts, onto)
-                least = base - rate * onto
-                after = zip(outer[onto][first:], cuts[first:], strict=True)
-                end[first:] = _cheaper(end[first:], [least + sum_ + rate * c for sum_, c in after])
+            for way in ways[place]:
+                _go_on(end, outer[place + way[0]], cuts, place, way)
         return outer
+
+
+def _go_on(end: list[int], beyond: list[int], cuts: Sequence[int], place: int, way: _Way) -> None:
+    """Lower what outermost stretches cost by a way from a place, and `beyond` from its end."""
+    distance, base, rate = way
+    first = bisect_right(cuts, place + distance)
+    base -= rate * (place + distance)
+    after = zip(beyond[first:], cuts[first:], strict=True)
+    end[first:] = _cheaper(end[first:], [base + sum_ + rate * cut for sum_, cut in after])
 
 
 def _lengthen(rows: _Rows, ways: _Ways, length: int, never: int) -> None:
