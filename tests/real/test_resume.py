@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from buttersink.kernel import ioctl
-from tests.support import sharing, streams
+from tests.support import command, sharing, streams
 from tests.support.command import Argument, assert_same, buttersink, listing, paths, run_raw
 from tests.support.cuttingproxy import CuttingProxy
 from tests.support.history import History, make_history
@@ -59,12 +59,8 @@ def segmented(*arguments: Argument, environment: Mapping[str, str] | None = None
 
 def assert_copied(snaps: Path, destination: Path) -> None:
     """Fail unless the destination holds every snapshot, as that snapshot, and nothing else."""
-    names = paths(snaps)
-    assert sorted(os.listdir(destination)) == paths(destination) == names
-    for name in names:
-        assert_same(snaps / name, destination / name)
-        here, there = show_subvolume(snaps / name), show_subvolume(destination / name)
-        assert here.effective_uuid == there.effective_uuid
+    command.assert_copied(snaps, destination)
+    assert sorted(os.listdir(destination)) == paths(destination)
     assert not is_mounted(Path("/run/buttersink"))
 
 

@@ -88,7 +88,7 @@ class Measuring:
         self._may_look = False
         self._first = [(index, self._tree.before[index]) for index in sorted(self._made)]
         self._left: list[Pair] | None = None  # optional ones, the best last
-        # Work: of sending the first, of one of them, and of a look at all data of one; done so far;
+        # Work: of sending the first, of one of them, and of a look at all data of one; done so far.
         self._sending = self._usual = self._look = self._work = 0.0
         self._allowed = self._allowance = 0.0  # allowed beyond the first, and what is left of that
 

@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from buttersink.stream import Checkpoint, Rewriter
 
 
-# Waking up for each command of a metadata-only send costs as much as the kernel's work for it.
 _LOOK = "cannot look at the snapshot"  # which may be deleted as soon as the kernel has sent it
+# Waking up for each command of a metadata-only send costs as much as the kernel's work for it.
 _FULL, _NAP = 64 * 1024, 0.0005  # bytes, seconds
 _LITTLE = 16 * 1024  # bytes of such a stream that the kernel may make in vain
 
