@@ -3,16 +3,16 @@ The planner on real btrfs histories, beside the best that there is.
 
 All pairs of a history's snapshots are measured, as far as it takes to know the fewest bytes that
 any choice among them sends. ButterSink then surveys, measures what it finds worth it, and plans,
-with nothing at the destination and nothing remembered. That is timed in turns with `btrfs send [-p]
-| btrfs receive` and `btrfs filesystem sync` of the planned diffs, all of it from the page cache;
-the interpreter's start is not in it. Commands, of measurements in proportion to those of the sends,
-say the same without a clock.
+with nothing remembered, for an empty btrfs directory and for an empty bucket. That is timed in
+turns with `btrfs send [-p] | btrfs receive` and `btrfs filesystem sync` of the planned diffs, all
+of it from the page cache; the interpreter's start is not in it. Commands, of measurements in
+proportion to those of the sends, say the same without a clock.
 
 Extra clone sources can make the plan's bytes fewer than that; the raw sends do without them.
 
-For a store where diffs stay diffs, what the measured pairs allow is compared with what all pairs
-allow, and with a bound, by the price of sending, of keeping, and of each link of a chain. That and
-its bytes are the last columns.
+In a bucket diffs stay diffs, so its plan is compared by the price of sending, of keeping, and of
+each link of a chain: with the best that is found among all pairs, and with a bound. Its bytes and
+its time are in the last columns. What is sent raw for it is received in a file system, too.
 
 With 200 snapshots there are 40,000 pairs: some minutes. --keep leaves file systems and sizes in a
 directory, where the next run finds them.
@@ -35,23 +35,28 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bench.allpairs import AllPairs, Found, Sizes
 from bench.local import IMAGE_BYTES, Document, filesystem, machine, raw_seconds, scratch
-from bench.planner import CHAINED
 from bench.realhistory import KINDS, make
 from bench.tables import print_rows
 from buttersink import Mode, Role, sync
 from buttersink.catalogue import Diff, Measurement, Uuid
-from buttersink.location import Location
+from buttersink.location import Location, S3Location
 from buttersink.planner.arborescence import minimum_arborescence
 from buttersink.planner.costs import UNIT
 from buttersink.planner.descent import Network, cheapest_chains
 from buttersink.planner.plan import Action
 from buttersink.progress import Reporter
 from buttersink.report import sync_document
+from buttersink.stores.base import Uploads
 from buttersink.stores.btrfs import BtrfsStore
+from buttersink.stores.s3.store import S3Store
 from tests.support.loopfs import mounted, run
+from tests.support.s3servers import START
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from buttersink.planner import Weights
+    from buttersink.stores.base import Store
 
 Measured = dict[Diff, Measurement]
 
@@ -83,6 +88,32 @@ class Priced:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """
+    What ButterSink plans for one destination.
+
+    Attributes:
+        sent: The lengths of the diffs, in bytes.
+        measured: How many pairs it measured.
+        measured_commands: What these measurements had together.
+        sent_commands: What the plan's diffs have together.
+        times: Run by run.
+
+    """
+
+    sent: dict[Diff, int]
+    measured: int
+    measured_commands: int
+    sent_commands: int
+    times: list[Timed]
+
+    @property
+    def bytes(self) -> int:
+        """What it sends."""
+        return sum(self.sent.values())
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """
     What came out for one history.
@@ -90,25 +121,30 @@ class Result:
     Attributes:
         case: Which.
         least_bytes: What the cheapest choice among all pairs sends, without extra clone sources.
-        planned_bytes: What ButterSink plans to send.
-        measured: How many pairs it measured.
-        measured_commands: What these measurements had together.
-        sent_commands: What the plan's diffs have together.
-        times: Run by run.
+        directory: What is planned for a btrfs directory.
+        bucket: What is planned for a bucket.
         best: The cheapest chains found among all pairs.
-        chosen: The cheapest chains found among the measured pairs.
+        chosen: Those of the plan for a bucket.
 
     """
 
     case: Case
     least_bytes: int
-    planned_bytes: int
-    measured: int
-    measured_commands: int
-    sent_commands: int
-    times: list[Timed]
+    directory: Planned
+    bucket: Planned
     best: Priced
     chosen: Priced
+
+    def document(self) -> dict[str, object]:
+        """Return it as JSON has it: of the diffs only what they have together."""
+        plans = {"directory": self.directory, "bucket": self.bucket}
+        return {
+            "case": self.case,
+            "least_bytes": self.least_bytes,
+            **{name: {**asdict(plan), "sent": plan.bytes} for name, plan in plans.items()},
+            "best": asdict(self.best),
+            "chosen": asdict(self.chosen),
+        }
 
 
 class NotingStore(BtrfsStore):
@@ -180,43 +216,61 @@ def open_source(directory: Path) -> NotingStore:
     return NotingStore(Location(os.fsencode(directory), all_below=True))
 
 
-def measure_case(case: Case, directory: Path, runs: int) -> Result:
+def measure_case(case: Case, directory: Path, runs: int, bucket: S3Location) -> Result:
     """Compare what is planned for a history with the best, and its time with that of sending."""
+    uploads = Uploads()
+
+    def to_bucket(_target: Path) -> Store:
+        return S3Store(bucket, Mode.APPEND, Role.DESTINATION, uploads)
+
     with history(case, directory) as source:
-        runs_of_both = [plan_and_send(source, directory) for _ in range(runs + 1)][1:]
-        sent, measured, _ = runs_of_both[-1]
-        planned = sum(measured[diff].bytes for diff in sent)
-        usual = {diff: each for diff, each in measured.items() if not diff.clones}
-        finished = {diff: each.bytes for diff, each in usual.items() if each.finished}
+        whole = planned(source, directory, runs, to_directory)
+        chained = planned(source, directory, runs, to_bucket)
+        with to_bucket(directory) as store:
+            weights = store.traits.weights
         pairs = all_pairs(source, directory / "sizes.json")
         fulls = (found.bytes for diff, found in pairs.sizes.items() if diff.parent is None)
-        full = int(statistics.median(fulls))
-        chosen = cheapest(finished, full)[0]
+        hop = weights.chaining([int(statistics.median(fulls))])
+
+        def priced(sizes: Mapping[Diff, int]) -> tuple[Priced, list[Diff]]:
+            return cheapest(sizes, weights, hop)
+
+        chosen = priced(chained.sent)[0]
         write_sizes(pairs.sizes, directory / "sizes.json")
-        least = pairs.cheapest(fewest_bytes, planned)
-        pairs.cheapest(lambda sizes: _price(cheapest(sizes, full)), chosen.price)
+        least = pairs.cheapest(fewest_bytes, min(whole.bytes, chained.bytes))
+        pairs.cheapest(lambda sizes: _price(priced(sizes)), chosen.price)
         write_sizes(pairs.sizes, directory / "sizes.json")
-    return Result(
-        case,
-        int(least),
-        planned,
+    best = priced({diff: found.bytes for diff, found in pairs.sizes.items()})[0]
+    return Result(case, int(least), whole, chained, best, chosen)
+
+
+def to_directory(target: Path) -> Store:
+    """Open a file system as a destination."""
+    there = Location(os.fsencode(target), all_below=True)
+    return BtrfsStore(there, Mode.APPEND, Role.DESTINATION)
+
+
+def planned(
+    source: Path, directory: Path, runs: int, open_destination: Callable[[Path], Store]
+) -> Planned:
+    """Plan and send so many times, after a first time that does not count."""
+    rounds = [plan_and_send(source, directory, open_destination) for _ in range(runs + 1)][1:]
+    sent, measured, _ = rounds[-1]
+    return Planned(
+        {diff: measured[diff].bytes for diff in sent},
         len(measured),
         sum(each.commands for each in measured.values()),
         sum(measured[diff].commands for diff in sent),
-        [times for _, _, times in runs_of_both],
-        cheapest({diff: found.bytes for diff, found in pairs.sizes.items()}, full)[0],
-        chosen,
+        [times for _, _, times in rounds],
     )
 
 
-def plan_and_send(source: Path, directory: Path) -> tuple[list[Diff], Measured, Timed]:
+def plan_and_send(
+    source: Path, directory: Path, open_destination: Callable[[Path], Store]
+) -> tuple[list[Diff], Measured, Timed]:
     """Plan, then send that with btrfs-progs; return the diffs, what was measured, and times."""
     with filesystem(directory, "destination") as target:
-        there = Location(os.fsencode(target), all_below=True)
-        with (
-            open_source(source) as store,
-            BtrfsStore(there, Mode.APPEND, Role.DESTINATION) as destination,
-        ):
+        with open_source(source) as store, open_destination(target) as destination:
             started, worked = perf_counter(), process_time()
             plan = sync.prepare(store, destination, sync.Options(), Reporter())
             seconds, processors = perf_counter() - started, process_time() - worked
@@ -245,15 +299,15 @@ def fewest_bytes(sizes: Mapping[Diff, int]) -> tuple[float, list[Diff]]:
     return sum(sizes[diffs[arc]] for arc in arcs), [diffs[arc] for arc in arcs]
 
 
-def cheapest(sizes: Mapping[Diff, int], full: int) -> tuple[Priced, list[Diff]]:
-    """Choose for an empty store of diffs; `full` is the bytes that losing a snapshot costs."""
+def cheapest(sizes: Mapping[Diff, int], weights: Weights, hop: int) -> tuple[Priced, list[Diff]]:
+    """Choose for an empty store of diffs; `hop` is the price of a link of a chain."""
     nodes, tails, heads = numbered(sizes)
     network = Network(
         nodes,
         tails,
         heads,
-        [CHAINED.sending(size) for size in sizes.values()],
-        [CHAINED.chaining([full])] * len(sizes),
+        [weights.sending(size) for size in sizes.values()],
+        [hop] * len(sizes),
         [False] * len(sizes),
         [False] + [True] * (nodes - 1),
     )
@@ -273,29 +327,48 @@ HEADINGS = (
     "planning",
     "raw",
     "planning of raw",
-    "diffs kept",
+    "bucket",
     "bound",
     "bytes",
+    "measured",
+    "planning of raw",
 )
 
 
 def row(result: Result) -> tuple[str, ...]:
     """Return what the table shows of a result, under `HEADINGS`."""
-    shares = [each.plan / each.raw for each in result.times]
     case, best, chosen = result.case, result.best, result.chosen
+    whole, chained = result.directory, result.bucket
     return (
         f"{case.kind} {case.snapshots} {case.seed}",
-        f"{result.planned_bytes / 1e6:.1f} MB",
-        f"{result.planned_bytes / result.least_bytes:.4f}",
-        f"{result.measured / case.snapshots:.1f}",
-        f"{result.measured_commands / result.sent_commands:.2f}",
-        f"{statistics.median(each.plan for each in result.times):.2f} s",
-        f"{statistics.median(each.raw for each in result.times):.2f} s",
-        f"{statistics.median(shares):.2f} ({min(shares):.2f} - {max(shares):.2f})",
+        f"{whole.bytes / 1e6:.1f} MB",
+        f"{whole.bytes / result.least_bytes:.4f}",
+        f"{whole.measured / case.snapshots:.1f}",
+        f"{whole.measured_commands / whole.sent_commands:.2f}",
+        f"{statistics.median(each.plan for each in whole.times):.2f} s",
+        f"{statistics.median(each.raw for each in whole.times):.2f} s",
+        shares(whole.times),
         f"{chosen.price / best.price:.4f}",
         f"{chosen.price / best.bound:.4f}",
         f"{chosen.sent_bytes / result.least_bytes:.4f}",
+        f"{chained.measured / case.snapshots:.1f}",
+        shares(chained.times),
     )
+
+
+def shares(times: Sequence[Timed]) -> str:
+    """Say what part of the time of sending planning takes."""
+    found = [each.plan / each.raw for each in times]
+    return f"{statistics.median(found):.2f} ({min(found):.2f} - {max(found):.2f})"
+
+
+@contextmanager
+def empty_bucket() -> Iterator[S3Location]:
+    """Have a bucket on a server of our own, that this process finds."""
+    with scratch() as directory, START["rclone"](directory) as server:
+        os.environ.update(server.environment())
+        bucket = server.bucket("bench-real")
+        yield S3Location(bucket.name, "", all_below=True)
 
 
 def options() -> argparse.Namespace:
@@ -327,15 +400,16 @@ def main() -> int:
     """Measure history by history, print a table, and write the raw numbers."""
     chosen = options()
     results = []
-    for case in chosen.cases:
-        with scratch() if chosen.keep is None else kept(chosen.keep, case) as directory:
-            results.append(measure_case(case, directory, chosen.runs))
-        print("  ".join(row(results[-1])), file=sys.stderr)
+    with empty_bucket() as bucket:
+        for case in chosen.cases:
+            with scratch() if chosen.keep is None else kept(chosen.keep, case) as directory:
+                results.append(measure_case(case, directory, chosen.runs, bucket))
+            print("  ".join(row(results[-1])), file=sys.stderr)
     where = machine()
     print(", ".join(f"{key} {value}" for key, value in where.items()))
     print_rows(HEADINGS, [row(result) for result in results])
     if chosen.json:
-        raw = {"machine": where, "results": [asdict(result) for result in results]}
+        raw = {"machine": where, "results": [result.document() for result in results]}
         chosen.json.write_text(json.dumps(raw, indent=1) + "\n")
     return 0
 

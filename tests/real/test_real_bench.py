@@ -9,6 +9,7 @@ import pytest
 from bench.allpairs import AllPairs
 from bench.real import Case, measure_case
 from bench.realhistory import KINDS, Kind, make, survivors
+from buttersink.location import S3Location
 from tests.support.history import make_history
 from tests.support.loopfs import MIB, show_subvolume
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.history import Tree
+    from tests.support.s3servers import Bucket
 
 pytestmark = pytest.mark.root
 
@@ -70,13 +72,16 @@ def test_no_diff_is_shorter_than_its_bound(source: Path) -> None:
 
 
 def test_no_plan_is_judged_better_than_the_best(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: Bucket
 ) -> None:
     monkeypatch.setitem(KINDS, "tiny", TINY)
-    case = Case("tiny", 8, 3)
-    result = measure_case(case, tmp_path, 1)
-    assert result.least_bytes <= result.planned_bytes <= result.least_bytes * 1.01
+    for name, value in s3.server.environment().items():
+        monkeypatch.setenv(name, value)
+    case, empty = Case("tiny", 8, 3), S3Location(s3.name, "", all_below=True)
+    result = measure_case(case, tmp_path, 1, empty)
+    assert result.least_bytes <= result.directory.bytes <= result.least_bytes * 1.01
+    assert result.least_bytes <= result.bucket.bytes == result.chosen.sent_bytes
     assert result.best.bound <= result.best.price <= result.chosen.price
-    assert 8 <= result.measured <= 8 * 8
-    again = measure_case(case, tmp_path, 1)  # finds the history and the sizes
+    assert 8 <= result.directory.measured <= 8 * 8
+    again = measure_case(case, tmp_path, 1, empty)  # finds the history and the sizes
     assert (again.least_bytes, again.best) == (result.least_bytes, result.best)
