@@ -54,7 +54,7 @@ def planned(
     """Plan as a sync does, with an empty destination."""
     source = Catalogue(history.snapshots, lineage=history.lineage)
     found = survey(source, Catalogue(), PlanOptions(), keeps_diffs=weights.keeps_diffs)
-    measuring = Measuring(found)
+    measuring = Measuring(found, weights)
     while True:
         if questions := measuring.questions():
             for pair in questions:

@@ -55,7 +55,7 @@ def plan_by_size(
     if estimate:
         return planner.make_plan(survey, _guessed(survey, source, limit), weights, limit)
     meter = _Meter(source, reporter)
-    sizes, plain, room = _measured(survey, meter, limit)
+    sizes, plain, room = _measured(survey, meter, weights, limit)
 
     def make_plan(sizes: Mapping[Diff, Size]) -> Plan:
         known = replace(survey, unreadable={**survey.unreadable, **meter.problems})
@@ -120,7 +120,7 @@ def _guessed(survey: planner.Survey, source: Store, limit: int | None) -> dict[D
 
 
 def _measured(
-    survey: planner.Survey, meter: _Meter, limit: int | None
+    survey: planner.Survey, meter: _Meter, weights: planner.Weights, limit: int | None
 ) -> tuple[dict[Diff, Size], int, int]:
     """
     Return the sizes of the diffs to choose from: measured, and of other full sends a bound.
@@ -131,7 +131,7 @@ def _measured(
     from buttersink.planner.bounds import full_sends
     from buttersink.planner.measuring import Measuring
 
-    measuring = Measuring(survey, far=limit is not None)
+    measuring = Measuring(survey, weights, far=limit is not None)
     plain: tuple[Diff, ...] = ()
     while True:
         if questions := measuring.questions():

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Answer = Callable[[Diff], Measurement]
 
 LARGE = 1000  # times as large as the histories are: sending is dear, so all is measured
+DEAR = 20  # the same where all is too much
+COMMAND = DEAR * 48 * 1024  # bytes of one command then
 FORGETFUL = Habits(rollbacks=2, forgotten=0.5)
 
 histories = st.builds(
@@ -146,6 +148,41 @@ def test_the_order_of_the_input_does_not_matter(
     _measuring, expected = measured(survey, true_sizes(history))
     _measuring, asked = measured(sending(history, *parts), true_sizes(history))
     assert asked == expected
+
+
+def broken_off(history: History, part: float) -> dict[Diff, list[bool]]:
+    """
+    Return for each diff whether each measurement of it came to its end.
+
+    Looks find only a part of what diffs from far have.
+    """
+    measuring, found = Measuring(sending(history, history.snapshots)), dict[Diff, list[bool]]()
+    while True:
+        if questions := measuring.questions():
+            for diff in questions:
+                near = not diff.parent or diff in found
+                size = history.size(diff.parent, diff.to) * DEAR
+                measuring.look(diff, size if near else int(size * part))
+        elif batch := measuring.next():
+            limits = measuring.limits(batch)
+            for diff in batch:
+                size = history.size(diff.parent, diff.to)
+                least = min(DEAR * size, limits.get(diff, DEAR * size) + 1)
+                whole = least == DEAR * size
+                found.setdefault(diff, []).append(whole)
+                measuring.learn(Measurement(diff, least, 1 + least // COMMAND, finished=whole))
+        else:
+            assert measuring.asked == sum(map(len, found.values()))
+            return found
+
+
+def test_what_guesses_show_is_measured_to_its_end_even_if_that_was_broken_off() -> None:
+    history = long_history("gfs", 200, 0.5)
+    found = broken_off(history, 0.6)
+    again = [each for each in found.values() if len(each) > 1]
+    assert again
+    assert all(each == [False, True] for each in again)
+    assert sum(map(len, found.values())) <= 8 * len(history.snapshots)
 
 
 @pytest.mark.parametrize("kind", KINDS)

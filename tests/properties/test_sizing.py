@@ -91,10 +91,12 @@ def test_every_diff_sent_was_measured_to_its_end(history: History) -> None:
     assert len(source.finished | source.broken_off) <= max(12, 8 * len(history.snapshots)) + 4
 
 
-@given(histories, st.integers(0, 5))
-def test_what_cannot_be_measured_is_told_and_the_rest_is_sent(history: History, place: int) -> None:
+@given(histories, st.integers(0, 5), st.sampled_from([0, 3, 40, 100, 10**9]))
+def test_what_cannot_be_measured_is_told_and_the_rest_is_sent(
+    history: History, place: int, looks: int
+) -> None:
     lost = history.snapshots[place]
-    plan = planned(Source(history, fails=lambda diff: lost.uuid in diff))
+    plan = planned(Source(history, looks, fails=lambda diff: lost.uuid in diff))
     (problem,) = (step for step in plan.steps if step.problem)
     assert problem.snapshot == lost
     assert problem.problem == "it is broken"

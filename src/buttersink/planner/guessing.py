@@ -10,24 +10,31 @@ all the ways back together are the least, and none of them is by itself.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from buttersink.planner.arborescence import minimum_arborescence
 from buttersink.planner.candidates import descend
 from buttersink.planner.lineage import NONE
+from buttersink.planner.network import Network, lower_bound
+from buttersink.planner.rehanging import Tree
 from buttersink.planner.searching import growing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from buttersink.planner.candidates import Pair
+    from buttersink.planner.costs import Weights
     from buttersink.planner.lineage import Ancestry
 
 _FEWEST = 9  # snapshots to make; of fewer all pairs can be measured
-_RATIO = 1.5  # between the distances, back along the lineage, of diffs that sizes are guessed of
+_RATIO = 1.5  # between the distances, back along the lineage, of diffs that sizes are guessed of,
+_DISTANCES = 13  # but so many of them at most, or little more: each plan looks at all
 _GOOD, _MOSTLY = 0.1, 0.75  # part of its size by which a guess may be wrong; part of them that are
-_PARTS = (0.0, 0.1, 0.5)  # of an average diff, that a measurement has to save where room is scarce
-_PLANS = 2  # times to look what is cheapest; more of them have found little
+# Each time that it is looked what is cheapest, a measurement has to save this part of a usual diff:
+# first what is sure to pay. With less to save many are measured that are as good as what is known.
+_PARTS = (0.5, 0.1, 0.1, 0.05, 0.05, 0.02, 0.02)
+_PRICED = 2  # the last of them, where chains have a price; to look at that takes much longer
 
 
 class Guessing:
@@ -39,6 +46,7 @@ class Guessing:
 
     Args:
         made: The snapshots to make, as indices into an `Ancestry`.
+        weights: What a plan makes least.
 
     Attributes:
         pays: Whether there are so many snapshots that sizes of all are worth a guess.
@@ -46,7 +54,7 @@ class Guessing:
 
     """
 
-    def __init__(self, made: Collection[int]) -> None:
+    def __init__(self, made: Collection[int], weights: Weights) -> None:
         self.pays = len(made) >= _FEWEST
         self.served = False
         self._made = sorted(made)
@@ -56,7 +64,8 @@ class Guessing:
         self._newer: dict[Pair, int] = {}
         self._sizes: dict[Pair, int] = {}
         self._neighbours: list[Pair] = []
-        self._plans = _PLANS
+        self._weights = weights
+        self._rounds = deque(_PARTS)
 
     def about(self, pairs: Iterable[Pair]) -> list[Pair]:
         """
@@ -124,31 +133,43 @@ class Guessing:
         """
         Return what the cheapest plan by guesses has in it and is not measured yet, at most `room`.
 
-        Where that is more, each has to save a part of what a diff costs on average, and a larger
-        one if need be; nothing is returned where it still is.
+        Each has to save a part of what a diff usually takes, and less from time to time; when that
+        makes more than `room` of them, none of them is returned.
         """
-        if not self._plans or not self._are_good():
-            return []
-        self._plans -= 1
-        self.served = True
-        sizes = self._guessed() | self._sizes
+        while self._rounds and self._are_good():
+            self.served = True
+            priced = self._weights.keeps_diffs and len(self._rounds) <= _PRICED
+            dearer = int(self._usual() * self._rounds.popleft())
+            chosen = self._cheapest(self._guessed(dearer) | self._sizes, priced=priced)
+            new = [pair for pair in chosen if pair not in self._sizes]
+            if 0 < len(new) <= room:
+                return new
+        return []
+
+    def _cheapest(self, sizes: Mapping[Pair, int], *, priced: bool) -> list[Pair]:
+        """Return the cheapest choice of what makes all that can be made; `priced` with chains."""
         node = {index: place for place, index in enumerate(self._made, start=1)}
         arcs = [pair for pair in sizes if pair[0] in node]
-        heads = [node[to] for to, _parent in arcs]
-        if len(set(heads)) < len(node):
-            return []
-        tails = [node.get(parent, 0) for _to, parent in arcs]
-        average = 0
-        for part in _PARTS:
-            each = int(average * part)
-            costs = [sizes[arc] + (arc not in self._sizes) * each for arc in arcs]
+        costs = [self._weights.sending(sizes[arc]) for arc in arcs]
+        tails = [*(node.get(parent, 0) for _to, parent in arcs), *(0 for _ in node)]
+        heads = [*(node[to] for to, _parent in arcs), *node.values()]
+        costs += [sum(costs) + 1] * len(node)  # from nothing, dearer than all, if there is no way
+        if priced:
+            hop = self._weights.chaining(self._data[index] for index in node if index in self._data)
+            rates, stored = [hop] * len(costs), [False] * len(costs)
+            wanted = [False] + [True] * len(node)
+            network = Network(len(wanted), tails, heads, costs, rates, stored, wanted)
+            entering = Tree(network, lower_bound(network)[1]).descend().entering
+        else:
             entering = minimum_arborescence(len(node) + 1, tails, heads, costs)
-            chosen = [arcs[arc] for arc in entering[1:]]
-            new = [arc for arc in chosen if arc not in self._sizes]
-            if len(new) <= room:
-                return new
-            average = average or sum(sizes[arc] for arc in chosen) // len(chosen)
-        return []
+        return [arcs[arc] for arc in entering[1:] if arc < len(arcs)]
+
+    def _usual(self) -> float:
+        """Return what a diff takes on average, from what it is least by itself."""
+        least: dict[int, int] = {}
+        for (to, _parent), length in self._sizes.items():
+            least[to] = min(length, least.get(to, length))
+        return sum(least.values()) / max(1, len(least))
 
     def _are_good(self) -> bool:
         """Return whether guesses of neighbours that were measured are about right."""
@@ -158,17 +179,19 @@ class Guessing:
         )
         return bool(both) and good >= _MOSTLY * len(both)
 
-    def _guessed(self) -> dict[Pair, int]:
-        """Return a size for each diff that something was told of, and for those the other way."""
-        guessed = {(index, NONE): length for index, length in self._data.items()} | self._newer
+    def _guessed(self, dearer: int) -> dict[Pair, int]:
+        """Return rough sizes and so much: of all that was told of something, and the other way."""
+        guessed = {(index, NONE): length + dearer for index, length in self._data.items()}
+        guessed |= {pair: length + dearer for pair, length in self._newer.items()}
         for (to, parent), length in (self._newer | self._sizes).items():
             if to in self._data and parent in self._data:
-                guessed.setdefault((parent, to), self._back((parent, to), length))
+                guessed.setdefault((parent, to), self._back((parent, to), length) + dearer)
         return guessed
 
 
 def _far(tree: Ancestry) -> Iterator[Pair]:
     """Yield diffs over growing distances; those of a snapshot follow each other."""
+    ratio = max(_RATIO, max(tree.depths(), default=0) ** (1 / _DISTANCES))
     for index, ancestors in descend(tree):
-        for distance in growing(len(ancestors), _RATIO):
+        for distance in growing(len(ancestors), ratio):
             yield index, ancestors[-distance]

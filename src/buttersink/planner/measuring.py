@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from buttersink.catalogue import Diff, Exactness, Size
 from buttersink.planner.candidates import diff_of, distances, kin
+from buttersink.planner.costs import Weights
 from buttersink.planner.guessing import Guessing
 from buttersink.planner.lineage import NONE
 from buttersink.planner.searching import Search
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 # The unit of work is what measuring one command takes, on two processors: 25 to 50 us.
 _SHARE = 0.3  # of the work of sending is what all measurements may take,
 _FURTHER = 0.1  # and this part of it those beyond the first, however dear those were
+_SHOWN = 0.1  # and so much more what guesses show to be worth it
 _CARRY_OUT = 2  # work of sending one command
 _DATA = 8192  # bytes that move in the time of one
 _TRANSFER = 600  # work of sending anything at all: two processes, and a file system synced
@@ -66,7 +68,9 @@ class Measuring:
 
     """
 
-    def __init__(self, survey: Survey, *, far: bool = False) -> None:
+    def __init__(
+        self, survey: Survey, weights: Weights | None = None, *, far: bool = False
+    ) -> None:
         wanted = [arrival.snapshot for arrival in survey.send if not arrival.problem]
         wanted += survey.rehang
         goals = {snapshot.uuid for snapshot in wanted}
@@ -82,8 +86,11 @@ class Measuring:
         self.sizes: dict[Diff, Size] = {}
         self._cheapest: dict[int, int] = {}  # from what is older
         self._asked: set[Pair] = set()
+        self._broken_off: set[Pair] = set()
+        self._again = 0  # how many of those were asked for once more
+        self._shown: set[Pair] = set()  # by guesses, to be worth one
         self._search = Search(self._tree, self._made, self._most_searched - len(goals))
-        self._guessing = Guessing(self._made)
+        self._guessing = Guessing(self._made, weights or Weights())
         self._ahead: list[Pair] = []  # of the search, to measure next
         self._may_look = False
         self._first = [(index, self._tree.before[index]) for index in sorted(self._made)]
@@ -95,12 +102,12 @@ class Measuring:
     @property
     def asked(self) -> int:
         """How many measurements were asked for."""
-        return len(self._asked)
+        return len(self._asked) + self._again
 
     @property
     def candidates(self) -> int:
         """How many diffs were found worth one."""
-        return self.asked + len(self._left or ())
+        return len(self._asked) + len(self._left or ())
 
     @property
     def room(self) -> int:
@@ -112,6 +119,8 @@ class Measuring:
         batch, self._first = self._first, []
         batch = batch or self._search_on() or self._by_guesses() or self._optional()
         self._ahead = []
+        self._again += len(self._broken_off.intersection(batch))
+        self._broken_off.difference_update(batch)
         self._asked.update(batch)
         return self._diffs(batch)
 
@@ -170,8 +179,11 @@ class Measuring:
 
     def _by_guesses(self) -> list[Pair]:
         """Return what a plan by guesses has in it, as far as that can be afforded."""
-        room = min(self._most_searched - self.asked, int(self._allowed // max(1, self._usual)))
-        return [pair for pair in self._guessing.next(room) if pair not in self._asked]
+        affordable = (self._allowance + self._sending * _SHOWN) // max(1, self._usual)
+        room = min(self._most_searched - self.asked, int(affordable))
+        new = self._guessing.next(room)
+        self._shown.update(new)
+        return [pair for pair in new if pair not in self._asked - self._broken_off]
 
     def limits(self, diffs: Sequence[Diff]) -> dict[Diff, int]:
         """
@@ -179,8 +191,8 @@ class Measuring:
 
         Those are tries of the search that turn out much dearer than another diff that makes the
         same snapshot from nothing or an older one. If one is in a plan all the same, it can be
-        measured then. Other candidates are near, and not as dear. Where everything can be afforded
-        everything is measured.
+        measured then. What guesses show is worth it together with others, and other candidates are
+        near, and not as dear. Where everything can be afforded everything is measured.
         """
         if self._far or self._left is not None or self._can_afford_all():
             return {}
@@ -188,6 +200,7 @@ class Measuring:
             diff: int(_DEARER * self._cheapest[to])
             for diff in diffs
             if diff.parent and (to := self._index[diff.to]) in self._cheapest
+            if (to, self._index[diff.parent]) not in self._shown
         }
 
     def _can_afford_all(self) -> bool:
@@ -254,4 +267,7 @@ class Measuring:
         if parent < to:
             self._cheapest[to] = min(size.bytes, self._cheapest.get(to, size.bytes))
         self._search.learn(pair, size.bytes, work)
-        self._guessing.learn(pair, size.bytes)
+        if size.exactness is Exactness.UNFINISHED:  # a guess of the whole says more
+            self._broken_off.add(pair)
+        else:
+            self._guessing.learn(pair, size.bytes)
