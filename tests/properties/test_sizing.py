@@ -64,19 +64,21 @@ class Source:
                 yield Measurement(diff, least, commands, finished=least == size)
 
 
-def planned(source: Source) -> Plan:
+def planned(source: Source, weights: Weights | None = None) -> Plan:
+    weights = weights or Weights()
     survey = Survey(
         send=tuple(Arrival(s, s.path) for s in source.history.snapshots),
         lineage=source.history.lineage,
     )
     store = cast("Store", cast("Any", source))
-    return plan_by_size(survey, store, Reporter(), Weights(), None, estimate=False, clones=True)
+    clones = not weights.keeps_diffs
+    return plan_by_size(survey, store, Reporter(), weights, None, estimate=False, clones=clones)
 
 
-@given(histories)
-def test_every_diff_sent_was_measured_to_its_end(history: History) -> None:
+@given(histories, st.sampled_from([Weights(), Weights(keeps_diffs=True)]))
+def test_every_diff_sent_was_measured_to_its_end(history: History, weights: Weights) -> None:
     source = Source(history)
-    plan = planned(source)
+    plan = planned(source, weights)
     sends = plan.of(Action.SEND)
     assert len(sends) == len(history.snapshots)
     for step in sends:
