@@ -107,7 +107,7 @@ class Measuring:
     @property
     def candidates(self) -> int:
         """How many diffs were found worth one."""
-        return len(self._asked) + len(self._left or ())
+        return self.asked + len(self._left or ())
 
     @property
     def room(self) -> int:
