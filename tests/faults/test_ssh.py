@@ -124,18 +124,18 @@ def test_ten_cuts_of_one_transfer(source: Path, destination: Path, distant: FarL
     kept = 0
     with distant.program(*impatient()):
         for _cut in range(CUTS):
-            before = line.passed
+            before = line.acknowledged
             line.cut_after(random.randrange(10_000, 4 * SEGMENT_BYTES))
             done = run_raw(impatient("-q", "-e", *arguments), environment=distant.environment)
             assert done.returncode == 1, done
             assert line.is_cut
-            passed = line.passed - before
+            arrived = line.acknowledged - before
             assert_one_error(done.stderr.decode())
             wait_for(lambda: not distant.servers())
             distant.sshd.end_sessions()  # sshd, which is left with the dead line
             found = checkpoint(destination)
             assert found >= kept
-            assert found > kept + 0.95 * passed - SEGMENT_BYTES - FRAME_BYTES
+            assert found > kept + 0.95 * arrived - SEGMENT_BYTES - FRAME_BYTES
             assert not distant.clients()
             kept = found
             line.mend()

@@ -17,6 +17,7 @@ import fcntl
 import os
 import random
 import selectors
+import socket
 import struct
 import time
 from collections import deque
@@ -38,6 +39,9 @@ SEED = 5
 _TUNSETIFF = 0x400454CA  # linux/if_tun.h
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
 _IFREQ = struct.Struct("16sH22x")
+_IPV4 = 4
+_TCP = struct.Struct("!4s4xIxB")  # ports, acknowledgment number, flags
+_ACK, _RST = 0x10, 0x04
 _DEVICE_NUMBER = os.makedev(10, 200)  # Documentation/networking/tuntap.rst
 
 
@@ -47,7 +51,8 @@ class Line:
 
     Attributes:
         near_side: What begins a command line that is to be run at the near end.
-        passed: Bytes of packets that arrived so far, both directions together.
+        passed: Bytes of packets that were handed over so far, both directions together.
+        acknowledged: Bytes that TCP at the far end has so far, without a gap.
         lost: Packets that were lost so far, by chance or in a cut.
 
     """
@@ -55,6 +60,7 @@ class Line:
     def __init__(self, near_side: tuple[str, ...], ends: tuple[int, int]) -> None:
         self.near_side = near_side
         self.passed = 0
+        self.acknowledged = 0
         self.lost = 0
         self._ends = ends
         self._delay_seconds = 0.0
@@ -62,6 +68,7 @@ class Line:
         self._open = True
         self._cut_at: int | None = None
         self._chance = random.Random(SEED)
+        self._next: dict[bytes, int] = {}  # by the ports of a connection, what the far end awaits
         self._lock = Lock()
         self._ended = False
         self._wake_reader, self._wake_writer = os.pipe()
@@ -123,6 +130,8 @@ class Line:
         with suppress(BlockingIOError):
             while len(waiting) < QUEUE:
                 packet = os.read(end, MTU)
+                if end == self._ends[1]:
+                    self._hear(packet)
                 with self._lock:
                     lost = not self._open or self._chance.random() < self._loss
                     due = time.monotonic() + self._delay_seconds
@@ -130,6 +139,18 @@ class Line:
                     self.lost += 1
                 else:
                     waiting.append((due, other, packet))
+
+    def _hear(self, packet: bytes) -> None:
+        """Take what the far end says it has, even if nobody else hears it (RFC 791, RFC 9293)."""
+        start = 4 * (packet[0] & 0x0F)
+        if packet[0] >> 4 != _IPV4 or packet[9] != socket.IPPROTO_TCP:
+            return
+        ports, awaited, flags = _TCP.unpack_from(packet, start)
+        if flags & (_ACK | _RST) == _ACK:
+            more = (awaited - self._next.get(ports, awaited)) % 2**32
+            if more < 2**31:  # else it was said earlier than what is known
+                self._next[ports] = awaited
+                self.acknowledged += more
 
     def _deliver(self, waiting: deque[tuple[float, int, bytes]]) -> None:
         """Hand over what is due; a shorter delay than before does not let packets overtake."""
