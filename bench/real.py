@@ -46,7 +46,6 @@ from buttersink.planner.descent import Network, cheapest_chains
 from buttersink.planner.plan import Action
 from buttersink.progress import Reporter
 from buttersink.report import sync_document
-from buttersink.stores.base import Uploads
 from buttersink.stores.btrfs import BtrfsStore
 from buttersink.stores.s3.store import S3Store
 from tests.support.loopfs import mounted, run
@@ -218,10 +217,9 @@ def open_source(directory: Path) -> NotingStore:
 
 def measure_case(case: Case, directory: Path, runs: int, bucket: S3Location) -> Result:
     """Compare what is planned for a history with the best, and its time with that of sending."""
-    uploads = Uploads()
 
     def to_bucket(_target: Path) -> Store:
-        return S3Store(bucket, Mode.APPEND, Role.DESTINATION, uploads)
+        return S3Store(bucket, Mode.APPEND, Role.DESTINATION)
 
     with history(case, directory) as source:
         whole = planned(source, directory, runs, to_directory)

@@ -136,8 +136,10 @@ class Guessing:
         Each has to save a part of what a diff usually takes, and less from time to time; when that
         makes more than `room` of them, none of them is returned.
         """
-        while self._rounds and self._are_good():
-            self.served = True
+        if not self._rounds or not self._are_good():
+            return []
+        self.served = True
+        while self._rounds:
             priced = self._weights.keeps_diffs and len(self._rounds) <= _PRICED
             dearer = int(self._usual() * self._rounds.popleft())
             chosen = self._cheapest(self._guessed(dearer) | self._sizes, priced=priced)

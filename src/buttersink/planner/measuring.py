@@ -183,7 +183,7 @@ class Measuring:
         room = min(self._most_searched - self.asked, int(affordable))
         new = self._guessing.next(room)
         self._shown.update(new)
-        return [pair for pair in new if pair not in self._asked - self._broken_off]
+        return [pair for pair in new if pair not in self._asked or pair in self._broken_off]
 
     def limits(self, diffs: Sequence[Diff]) -> dict[Diff, int]:
         """
