@@ -9,7 +9,9 @@ from contextlib import ExitStack
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+import botocore.session
 import pytest
+from botocore.loaders import create_loader
 from hypothesis import HealthCheck, settings
 
 from buttersink.kernel import libc
@@ -95,6 +97,14 @@ def _no_account() -> Iterator[None]:
             patch.delenv(name)
         for name in ("NO_PROXY", "no_proxy"):
             patch.setenv(name, HOST)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _api_read_once() -> Iterator[None]:
+    """Let botocore read its description of the API once: each client took 0.1 s for that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", cache(create_loader))
         yield
 
 
