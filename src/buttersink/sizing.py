@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from buttersink.catalogue import Measurement, Size
+    from buttersink.planner.measuring import Measuring
     from buttersink.planner.plan import Plan
     from buttersink.progress import Reporter
     from buttersink.stores.base import Store
@@ -55,7 +56,7 @@ def plan_by_size(
     if estimate:
         return planner.make_plan(survey, _guessed(survey, source, limit), weights, limit)
     meter = _Meter(source, reporter)
-    sizes, plain, room = _measured(survey, meter, weights, limit)
+    sizes, plain, measuring = _measured(survey, meter, weights, limit)
 
     def make_plan(sizes: Mapping[Diff, Size]) -> Plan:
         known = replace(survey, unreadable={**survey.unreadable, **meter.problems})
@@ -63,7 +64,7 @@ def plan_by_size(
 
     plan = _settled(sizes, meter, make_plan)
     if clones:
-        plan = _with_clones(plan, survey, meter, room)
+        plan = _with_clones(plan, survey, meter, measuring)
     reporter.measured(meter.measured, meter.candidates, meter.remembered)
     reporter.chosen(plan.send_bytes, plain)
     return plan
@@ -121,12 +122,12 @@ def _guessed(survey: planner.Survey, source: Store, limit: int | None) -> dict[D
 
 def _measured(
     survey: planner.Survey, meter: _Meter, weights: planner.Weights, limit: int | None
-) -> tuple[dict[Diff, Size], int, int]:
+) -> tuple[dict[Diff, Size], int, Measuring]:
     """
     Return the sizes of the diffs to choose from: measured, and of other full sends a bound.
 
-    And the bytes that it takes to make each snapshot from the one that it grew out of, and how many
-    measurements more may be made.
+    And the bytes that it takes to make each snapshot from the one that it grew out of, and what
+    knows how much more may be measured.
     """
     from buttersink.planner.bounds import full_sends
     from buttersink.planner.measuring import Measuring
@@ -149,7 +150,7 @@ def _measured(
     meter.candidates = candidates
     wanted = (s.uuid for s in (*(a.snapshot for a in survey.send), *survey.rehang))
     sizes = full_sends(wanted, {**survey.stored, **measuring.sizes}) | measuring.sizes
-    return sizes, sum(sizes[diff].bytes for diff in plain if diff in sizes), measuring.room
+    return sizes, sum(sizes[diff].bytes for diff in plain if diff in sizes), measuring
 
 
 def _settled(
@@ -177,11 +178,11 @@ def _settled(
             sizes.pop(diff, None)
 
 
-def _with_clones(plan: Plan, survey: planner.Survey, meter: _Meter, room: int) -> Plan:
+def _with_clones(plan: Plan, survey: planner.Survey, meter: _Meter, measuring: Measuring) -> Plan:
     """Return the plan with clone sources where they pay."""
     from buttersink.planner.clonesources import CloneSources
 
-    sources = CloneSources(plan, survey, room)
+    sources = CloneSources(plan, survey, measuring.room, measuring.times)
     for diff, length in meter.look(sources.increments):
         sources.guess(diff, length)
     while diffs := sources.next():

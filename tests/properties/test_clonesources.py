@@ -47,7 +47,7 @@ def problems(draw: st.DrawFn) -> tuple[Survey, Plan]:
 def improved(survey: Survey, plan: Plan, data: st.DataObject) -> tuple[Plan, CloneSources]:
     """Answer every question somehow."""
     room = data.draw(st.integers(0, 20))
-    sources = CloneSources(plan, survey, room)
+    sources = CloneSources(plan, survey, room, {})
     for diff in sources.increments:
         if data.draw(st.booleans()):
             sources.guess(diff, data.draw(SIZES))

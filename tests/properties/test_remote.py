@@ -80,6 +80,7 @@ measurements = st.builds(
     remembered=st.booleans(),
     finished=st.booleans(),
     problem=problems,
+    extents=numbers,
 )
 stretches = st.builds(Stretch, st.integers(1, 2**40), st.binary(min_size=32, max_size=32))
 checkpoints = st.builds(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import pytest
 
 from buttersink.catalogue import Diff, Exactness, Measurement, Size, Snapshot, Uuid
 from buttersink.planner import Action, Arrival, Plan, Reason, Step, Survey
 from buttersink.planner.clonesources import CloneSources
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MIB = 1 << 20
 
@@ -26,11 +31,13 @@ def sent(snapshot: Snapshot, parent: Snapshot | None, size: int) -> Step:
     return Step(Action.SEND, snapshot.path, snapshot, parent, measured, reason=Reason())
 
 
-def sources(*steps: Step, held: list[Snapshot]) -> CloneSources:
+def sources(
+    *steps: Step, held: list[Snapshot], times: Mapping[Uuid, float] = MappingProxyType({})
+) -> CloneSources:
     arrivals = tuple(Arrival(step.snapshot, step.path) for step in steps if step.snapshot)
     plan = Plan(steps)
     plan = Plan(steps, plan.send_bytes)
-    return CloneSources(plan, Survey(send=arrivals, held=tuple(held)), room=100)
+    return CloneSources(plan, Survey(send=arrivals, held=tuple(held)), room=100, times=times)
 
 
 def offered(*steps: Step, held: list[Snapshot]) -> dict[Uuid, list[int]]:
@@ -148,6 +155,15 @@ class TestGuess:
         found = sources(sent(made(3), made(2), 2 * MIB), held=[made(1), made(2)])
         found.guess(found.increments[0], new)
         assert len(found.next()) == found.asked == count
+
+    @pytest.mark.parametrize(("seconds", "count"), [(0.01, 1), (0.1, 0)])
+    def test_forgets_what_is_sent_sooner_than_it_is_measured(
+        self, seconds: float, count: int
+    ) -> None:
+        step = sent(made(3), made(2), 2 * MIB)
+        found = sources(step, held=[made(1), made(2)], times={uuid(3): seconds})
+        found.guess(found.increments[0], 0)
+        assert len(found.next()) == count
 
     def test_is_not_asked_for_what_is_sent_in_full(self) -> None:
         found = sources(sent(made(3), None, MIB), held=[made(1)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from buttersink.catalogue import Diff, Exactness, Measurement, Size, Snapshot, Uuid
 from buttersink.planner import Arrival, Survey
 from buttersink.planner.candidates import candidates
@@ -36,7 +38,7 @@ def measured(
         batches.append(batch)
         for diff in batch:
             length = scale * (1000 if diff.parent else 100_000)
-            measuring.learn(Measurement(diff, length, commands))
+            measuring.learn(Measurement(diff, length, commands, extents=commands))
     return measuring, batches
 
 
@@ -64,6 +66,17 @@ def test_a_dear_one_is_measured_little_beyond_what_has_to_be() -> None:
     assert len(batches[0]) == 100
     assert measuring.asked <= 170
     assert measuring.candidates > 400
+
+
+@pytest.mark.parametrize("others", [0, 400])
+def test_where_many_snapshots_share_the_data_less_is_measured(others: int) -> None:
+    """The kernel looks for all that refer to an extent."""
+    measuring = Measuring(sending(*range(1, 31), held=tuple(range(31, 31 + others))))
+    while batch := measuring.next():
+        for diff in batch:
+            length = 60 * MB if diff.parent else 1000 * MB
+            measuring.learn(Measurement(diff, length, 100, extents=90))
+    assert (measuring.asked < 150) is (others > 0)
 
 
 def test_a_large_difference_has_its_lineage_searched() -> None:

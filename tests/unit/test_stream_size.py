@@ -95,7 +95,8 @@ def test_of_an_extent_beyond_32_bits() -> None:
 
 
 def test_counts_commands() -> None:
-    assert looked_at(mkfile(b"f"), update_extent(b"f", 0, 100 * KIB)).commands == 4
+    found = looked_at(mkfile(b"f"), update_extent(b"f", 0, 100 * KIB), clone(b"f", b"o" * 16))
+    assert (found.commands, found.extents) == (5, 2)
 
 
 def test_cut_anywhere_in_two_is_the_same() -> None:

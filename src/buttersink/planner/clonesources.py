@@ -5,8 +5,8 @@ A diff repeats what its parent does not have, though the destination may have it
 brought back from an older snapshot, a subvolume that was copied by reflink, data deduplicated
 between subvolumes. The kernel can clone them from any snapshot that both sides hold. Parents and
 order are the plan's and stay. Each dear diff of it is measured again with sources to pick from,
-unless a rough look shows that nearly all of its data are newer than those; and if that pays, once
-more with those alone that it used, which then are part of the plan.
+unless a rough look shows that too little of its data can be older than those for the time that it
+takes; and if that pays, once more with those alone that it used, which then are part of the plan.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from buttersink.planner.lineage import NONE, Ancestry, ancestry
 from buttersink.planner.plan import Action, Plan, Reason, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from buttersink.catalogue import Measurement, Uuid
@@ -30,6 +30,7 @@ _PART = 100  # if it is also this part of all that is sent
 _MOST = 32  # sources to pick from; the kernel takes no longer for 58 than for one
 _OTHERS = 12  # of them from other branches and lineages
 _EACH = 64 * 1024  # bytes that a source has to save: as long as a stand-in for it takes
+_LINE = 60e6  # bytes that could be moved in a second instead, over a good line
 
 
 class CloneSources:
@@ -40,14 +41,16 @@ class CloneSources:
         plan: The diffs, in order.
         survey: What there is.
         room: How many measurements may be asked for at most.
+        times: How many seconds measuring a diff that makes it took, as far as is known.
 
     Attributes:
         asked: How many measurements were asked for.
 
     """
 
-    def __init__(self, plan: Plan, survey: Survey, room: int) -> None:
+    def __init__(self, plan: Plan, survey: Survey, room: int, times: Mapping[Uuid, float]) -> None:
         self._plan = plan
+        self._times = times
         self._lengths: dict[Uuid, int] = {}
         self._known = {snapshot.uuid: snapshot for snapshot in survey.held}
         self._waiting = tuple(self._offers(survey))
@@ -79,7 +82,8 @@ class CloneSources:
 
     def guess(self, diff: Diff, length: int) -> None:
         """Take how much of the data is newer than every source, and forget what cannot gain."""
-        if not self._pays(diff.to, length, 1):
+        meanwhile = _LINE * self._times.get(diff.to, 0)
+        if not self._pays(diff.to, length, 1) or self._lengths[diff.to] - length < meanwhile:
             self._waiting = tuple(each for each in self._waiting if each != diff)
 
     def next(self) -> tuple[Diff, ...]:

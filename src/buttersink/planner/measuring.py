@@ -8,11 +8,12 @@ show to be worth it, and other candidates, those first that promise most: of dea
 near ones. That goes on for as long as measuring stays cheap beside sending, and never beyond a
 fixed number for each snapshot.
 
-Both are counted in commands. A measurement has as many as the send, which has to carry them out at
-the other end, too, to move the data and to make all of it durable: so the first ones take a quarter
-of the time of sending or less (`python -m bench.real`). What turns out much dearer than what is
-known need not be measured to its end. Small histories and those of large files are measured whole,
-so their plan is the true minimum over all candidates; elsewhere what is left out saves little.
+A measurement takes as long as the kernel's part of the send, whose commands have to be carried out
+at the other end, too, its data moved and all of it made durable; and two are done at a time. So the
+first ones take a third of the time of sending or less (`python -m bench.real`). What turns out much
+dearer than what is known need not be measured to its end. Small histories and those of large files
+are measured whole, so their plan is the true minimum over all candidates; elsewhere what is left
+out saves little.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from buttersink.catalogue import Diff, Exactness, Size
+from buttersink.planner import timing
 from buttersink.planner.candidates import diff_of, distances, kin
 from buttersink.planner.costs import Weights
 from buttersink.planner.guessing import Guessing
@@ -33,16 +35,14 @@ if TYPE_CHECKING:
     from buttersink.planner.candidates import Pair
     from buttersink.planner.surveying import Survey
 
-# The unit of work is what measuring one command takes, on two processors: 25 to 50 us.
-_SHARE = 0.3  # of the work of sending is what all measurements may take,
-_FURTHER = 0.1  # and this part of it those beyond the first, however dear those were
-_SHOWN = 0.1  # and so much more what guesses show to be worth it
-_CARRY_OUT = 2  # work of sending one command
-_DATA = 8192  # bytes that move in the time of one
-_TRANSFER = 600  # work of sending anything at all: two processes, and a file system synced
-_START = 100  # work of measuring anything at all
-_LOOKS = 30  # at all items of a snapshot's tree, for as many as its full send has commands
-_TO_SEARCH = 0.5  # part of the work that the search may take where guesses then find more
+_SHARE = 0.38  # of the time of sending is what all measurements may take,
+_CLONES = 0.08  # less what is left for looking for clone sources, where there may be some
+_FURTHER = 0.07  # but this part of it those beyond the first, however dear those were,
+_ANYWAY = 0.02  # or so many seconds
+_SHOWN = 0.1  # and so much more what guesses show to be worth it,
+_TOGETHER = 0.42  # but with that hardly more than this
+_AT_ONCE = 2  # measurements are done at a time, mostly
+_TO_SEARCH = 0.5  # part of the allowance that the search may use where guesses find more
 _BATCH = 16  # most further measurements between two looks at what they have cost
 _MOST = 8  # measurements for each snapshot to send
 _MOST_OF_FEW = 12  # measurements where that is fewer than this: for a single one
@@ -78,6 +78,10 @@ class Measuring:
         self._index: dict[Uuid | None, int] = {None: NONE}
         for index, snapshot in enumerate(self._tree.snapshots):
             self._index[snapshot.uuid] = index
+        self._sharing = [0] * len(self._tree.snapshots)
+        for family in self._tree.families():
+            for index in family:
+                self._sharing[index] = len(family)
         self._made = frozenset(self._index[uuid] for uuid in goals)
         self._far = far
         self._most = max(_MOST_OF_FEW - _FOR_CLONES, _MOST * len(goals))
@@ -90,13 +94,17 @@ class Measuring:
         self._again = 0  # how many of those were asked for once more
         self._shown: set[Pair] = set()  # by guesses, to be worth one
         self._search = Search(self._tree, self._made, self._most_searched - len(goals))
-        self._guessing = Guessing(self._made, weights or Weights())
+        weights = weights or Weights()
+        self._share = _SHARE if weights.keeps_diffs else _SHARE - _CLONES
+        self._guessing = Guessing(self._made, weights)
         self._ahead: list[Pair] = []  # of the search, to measure next
         self._may_look = False
         self._first = [(index, self._tree.before[index]) for index in sorted(self._made)]
         self._left: list[Pair] | None = None  # optional ones, the best last
-        # Work: of sending the first, of one of them, and of a look at all data of one; done so far.
-        self._sending = self._usual = self._look = self._work = 0.0
+        self._too_dear = 0  # how many of those were not asked for
+        self._alone = False  # the one that was asked for last, so that a processor is idle
+        # Seconds: to send the first, to measure one of them, to look at all data of one; spent.
+        self._sending = self._usual = self._look = self._spent = 0.0
         self._allowed = self._allowance = 0.0  # allowed beyond the first, and what is left of that
 
     @property
@@ -107,12 +115,17 @@ class Measuring:
     @property
     def candidates(self) -> int:
         """How many diffs were found worth one."""
-        return self.asked + len(self._left or ())
+        return self.asked + len(self._left or ()) + self._too_dear
 
     @property
     def room(self) -> int:
         """How many measurements more, of anything, the bounds allow."""
         return max(0, self._bound - self.asked)
+
+    @property
+    def times(self) -> dict[Uuid, float]:
+        """About how many seconds it took to measure the cheapest diff that makes each snapshot."""
+        return {self._tree.snapshots[to].uuid: self._search.time(to) for to in self._made}
 
     def next(self) -> tuple[Diff, ...]:
         """Return what to measure now, in any order; empty when enough is known."""
@@ -122,6 +135,7 @@ class Measuring:
         self._again += len(self._broken_off.intersection(batch))
         self._broken_off.difference_update(batch)
         self._asked.update(batch)
+        self._alone = len(batch) == 1
         return self._diffs(batch)
 
     def _search_on(self) -> list[Pair]:
@@ -159,8 +173,8 @@ class Measuring:
 
     def _can_look(self) -> bool:
         """Return whether it is cheap to read how much data all snapshots hold."""
-        work = len(self._tree.snapshots) * self._look
-        return self._may_look and not self._far and 0 < work <= self._allowed / 4
+        time = len(self._tree.snapshots) * self._look
+        return self._may_look and not self._far and 0 < time <= self._allowed / 4
 
     def _diffs(self, pairs: list[Pair]) -> tuple[Diff, ...]:
         return tuple(diff_of(self._tree, pair) for pair in pairs)
@@ -179,7 +193,8 @@ class Measuring:
 
     def _by_guesses(self) -> list[Pair]:
         """Return what a plan by guesses has in it, as far as that can be afforded."""
-        affordable = (self._allowance + self._sending * _SHOWN) // max(1, self._usual)
+        more = min(self._sending * _SHOWN, self._sending * _TOGETHER - self._spent)
+        affordable = (self._allowance + max(0, more)) // (self._usual or 1)
         room = min(self._most_searched - self.asked, int(affordable))
         new = self._guessing.next(room)
         self._shown.update(new)
@@ -205,18 +220,25 @@ class Measuring:
 
     def _can_afford_all(self) -> bool:
         """Return whether as many can be measured as may be at most."""
-        each = self._work / max(1, len(self.sizes))
+        each = self._spent / max(1, len(self.sizes))
         return self._allowance > (self._most - self.asked) * each
 
     def _optional(self) -> list[Pair]:
         """Return the most promising of what is left, as many as can be afforded."""
         if self._left is None:
             self._left = self._by_promise()
-        each = self._work / max(1, len(self.sizes))  # guesses cost nothing
-        affordable = int(self._allowance / each) if each else _BATCH
-        room = len(self._left) if self._far else self._most - self.asked
-        count = max(0, min(affordable, _BATCH, room, len(self._left)))
-        return [self._left.pop() for _ in range(count)]
+        room = _BATCH if self._far else min(_BATCH, self._most - self.asked)
+        allowance = self._allowance
+        batch: list[Pair] = []
+        while self._left and len(batch) < room:
+            pair = self._left.pop()
+            time = self._search.time(pair[0])  # none if there are only guesses
+            if time > allowance:
+                self._too_dear += 1
+                continue
+            allowance -= time
+            batch.append(pair)
+        return batch
 
     def _by_promise(self) -> list[Pair]:
         """
@@ -242,31 +264,32 @@ class Measuring:
 
     def learn(self, measurement: Measurement) -> None:
         """Take what one measurement has found."""
-        work = measurement.commands + _START
-        self._take(measurement.diff, measurement.size, work)
-        self._work += work
+        sharing = self._sharing[self._index[measurement.diff.to]]
+        busy = timing.measuring(measurement, sharing)
+        time = busy / _AT_ONCE
+        self._take(measurement.diff, measurement.size, time)
+        self._spent += time
         if self.asked <= len(self._made):  # what each snapshot grew out of: nearly the plan
-            sending = measurement.commands * _CARRY_OUT + measurement.bytes / _DATA + _TRANSFER
-            self._sending += sending
-            self._allowance = self._sending * _SHARE - self._work
-            self._allowance = max(self._allowance, self._sending * _FURTHER)
-            self._usual = self._work / self.asked
+            self._sending += timing.sending(measurement, sharing)
+            self._allowance = self._sending * self._share - self._spent
+            self._allowance = max(self._allowance, self._sending * _FURTHER, _ANYWAY)
+            self._usual = self._spent / self.asked
             if not measurement.diff.parent:
-                self._look = max(self._look, measurement.commands / _LOOKS)
+                self._look = max(self._look, timing.looking(measurement, sharing))
             self._allowed = self._allowance
         else:
-            self._allowance -= work
+            self._allowance -= busy if self._alone else time
 
     def guess(self, diff: Diff, length: int) -> None:
         """Take a rough size instead."""
         self._take(diff, Size(length, Exactness.ESTIMATED))
 
-    def _take(self, diff: Diff, size: Size, work: int = 0) -> None:
+    def _take(self, diff: Diff, size: Size, time: float = 0) -> None:
         self.sizes[diff] = size
         to, parent = pair = self._index[diff.to], self._index[diff.parent]
         if parent < to:
             self._cheapest[to] = min(size.bytes, self._cheapest.get(to, size.bytes))
-        self._search.learn(pair, size.bytes, work)
+        self._search.learn(pair, size.bytes, time)
         if size.exactness is Exactness.UNFINISHED:  # a guess of the whole says more
             self._broken_off.add(pair)
         else:

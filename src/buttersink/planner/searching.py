@@ -9,7 +9,7 @@ time and along the line of each, until all around the best is known. What costs 
 first. Then what would still cost a good part of the whole (what returns after long absence is near
 something old) is searched likewise, among newer snapshots too, if first tries find anything better.
 
-A try takes about as much work as measuring the best known so far, since it need not be measured
+A try takes about as long as measuring the best known so far did, since it need not be measured
 beyond that.
 """
 
@@ -64,23 +64,27 @@ class Search:
         self._plans = _PLANS
         self._guessed = [index for index in sorted(made) if tree.guessed[index]]
         self._room = room
-        self._work: dict[int, int] = {}
+        self._times: dict[int, float] = {}
         self._open: set[int] = set()
         self._before: dict[int, int] = {}
         self._ready: deque[Pair] | None = None
 
-    def learn(self, pair: Pair, length: int, work: int) -> None:
-        """Take a size in bytes, whoever asked for it, and what work it was to measure it."""
+    def learn(self, pair: Pair, length: int, time: float) -> None:
+        """Take a size in bytes, whoever asked for it, and the seconds that it took."""
         to, parent = pair
         if length < self._cheapest(to) or not self._sizes[to]:
-            self._work[to] = work
+            self._times[to] = time
         self._sizes[to][parent] = length
+
+    def time(self, to: int) -> float:
+        """Return how many seconds the cheapest diff known that makes a snapshot took."""
+        return self._times.get(to, 0)
 
     def next(self, most: int, allowance: float) -> list[Pair]:
         """
         Return at most so many further pairs to measure; empty when the search is over.
 
-        None for which the work is more than what the others leave of the allowance.
+        None that takes more seconds than what the others leave of the allowance.
         """
         if self._ready is None:
             self._ready = deque(self._first(allowance))
@@ -96,15 +100,15 @@ class Search:
             if not self._ready:
                 break
             to, parent = self._ready.popleft()
-            work = self._work.get(to, 0)
-            if self._is_new(to, parent) and work <= allowance:
-                allowance -= work
+            time = self.time(to)
+            if self._is_new(to, parent) and time <= allowance:
+                allowance -= time
                 batch.append((to, parent))
         return batch
 
     def _first(self, allowance: float) -> Iterator[Pair]:
         """Yield the first tries for those of guessed origin, the more the more there is room."""
-        each = sum(self._work.get(index, 0) for index in self._guessed)
+        each = sum(map(self.time, self._guessed))
         rounds = self._room // max(1, len(self._guessed))
         rounds = min(rounds, int(allowance // each)) if each else rounds
         ratio = max(_SPREAD, len(self._tree.before) ** (1 / max(2, rounds // 2)))

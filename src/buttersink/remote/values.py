@@ -339,6 +339,7 @@ def measurement_json(found: Measurement) -> Json:
         "remembered": found.remembered,
         "finished": found.finished,
         "problem": found.problem,
+        "extents": found.extents,
     }
 
 
@@ -353,6 +354,7 @@ def measurement_from(document: object) -> Measurement:
         remembered=fields.flag("remembered"),
         finished=fields.flag("finished"),
         problem=fields.text("problem"),
+        extents=fields.number_or_none("extents") or 0,
     )
 
 

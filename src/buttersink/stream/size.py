@@ -105,7 +105,8 @@ class StreamSize:
         find_extent: For a stream of version 2, which without it is refused.
 
     Attributes:
-        commands: How many commands have come.
+        commands: How many commands have come,
+        extents: and of those for a stretch of a file's data.
         doubts: Files that may make the real stream longer; complete after `result`.
         surplus: Commands that the real stream may lack.
         owner_changes: Every CHOWN in the stream of what is in the parent.
@@ -119,7 +120,7 @@ class StreamSize:
         self.surplus: list[Doubt] = []
         self.owner_changes: list[OwnerChange] = []
         self.clone_sources: set[bytes] = set()
-        self.commands = 0
+        self.commands = self.extents = 0
         self._bytes = 0
         self._held = b""
         self._version = 0
@@ -205,6 +206,7 @@ class StreamSize:
         path = body[_ATTRIBUTE : -2 * _NUMBER]
         offset = int.from_bytes(body[-_NUMBER - 8 : -_NUMBER], "little")
         size = int.from_bytes(body[-8:], "little")
+        self.extents += 1
         self._extent(path, offset + size)
         stored = self._stored(offset)
         if stored is not None and stored.size <= size:
@@ -224,6 +226,7 @@ class StreamSize:
         start = 2 * _NUMBER + _ATTRIBUTE
         length = int.from_bytes(body[start - 2 : start], "little")
         uuid = start + length + _ATTRIBUTE
+        self.extents += 1
         self._extent(body[start : start + length], offset + size)
         self.clone_sources.add(body[uuid : uuid + 16])
         return 0

@@ -71,15 +71,16 @@ class RememberedSizes:
         length = None if diff.clones else self._known.get(self._key(diff, version))
         if length is None or not (length.finished or (limit is not None and length.bytes > limit)):
             return None
-        size, commands, finished = length
-        return Measurement(diff, size, commands, remembered=True, finished=finished)
+        size, commands, finished, data = length
+        return Measurement(diff, size, commands, remembered=True, finished=finished, extents=data)
 
     def add(self, measurement: Measurement, version: int) -> None:
         """Remember what was measured, of a stream of a version, without clone sources."""
         if measurement.diff.clones:
             return
         key = self._key(measurement.diff, version)
-        length = Length(measurement.bytes, measurement.commands, measurement.finished)
+        _diff, size, commands, _clones, _remembered, finished, _problem, data = measurement
+        length = Length(size, commands, finished, data)
         self._known[key] = self._new[key] = length
         if time.monotonic() - self._written >= _PAUSE:
             self.close()

@@ -23,29 +23,31 @@ if TYPE_CHECKING:
 
     from buttersink.stores.base import Cache
 
-_FORMAT = 2  # of the table; another one is another program's
+_FORMAT = 3  # of the table; a higher one is a newer program's
 _PATIENCE = 0.5  # seconds to wait for another run that is writing; that takes milliseconds
 _DAMAGED = (1, 11, 26)  # SQLITE_ERROR: no such table, SQLITE_CORRUPT, SQLITE_NOTADB
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 _TABLE = """
-CREATE TABLE IF NOT EXISTS sizes (
+CREATE TABLE sizes (
     key BLOB PRIMARY KEY, maker TEXT NOT NULL,
-    bytes INTEGER NOT NULL, commands INTEGER NOT NULL, finished INTEGER NOT NULL
+    bytes INTEGER NOT NULL, commands INTEGER NOT NULL, finished INTEGER NOT NULL,
+    extents INTEGER NOT NULL
 ) WITHOUT ROWID"""
 _SELECT = """
-SELECT key, bytes, commands, finished FROM sizes
-WHERE maker = ? AND finished IN (0, 1)
-AND (typeof(key), typeof(bytes), typeof(commands)) = ('blob', 'integer', 'integer')
+SELECT key, bytes, commands, finished, extents FROM sizes
+WHERE maker = ? AND finished IN (0, 1) AND (typeof(key), typeof(bytes)) = ('blob', 'integer')
+AND (typeof(commands), typeof(extents)) = ('integer', 'integer')
 """
 
 
 class Length(NamedTuple):
-    """What was measured of a diff: the bytes and commands of its stream, or so many at least."""
+    """What was measured of a diff; see `Measurement`."""
 
     bytes: int
     commands: int
     finished: bool = True
+    extents: int = 0
 
 
 class SizeFile:
@@ -74,9 +76,12 @@ class SizeFile:
             suppress(FileNotFoundError),
             _opened(self._path(make=False), mode) as database,
         ):
-            if _format(database):
+            if _format(database) == _FORMAT:
                 rows = database.execute(_SELECT, (self._maker,))
-                return {key: Length(size, count, bool(all_)) for key, size, count, all_ in rows}
+                return {
+                    key: Length(size, count, bool(all_), extents)
+                    for key, size, count, all_, extents in rows
+                }
         return {}
 
     def save(self, new: Mapping[bytes, Length], gone: Iterable[bytes]) -> None:
@@ -85,13 +90,14 @@ class SizeFile:
             return
         with self._harmless(), _opened(self._path(make=True), "rwc") as database:
             database.execute("BEGIN IMMEDIATE")
-            if not _format(database):
+            if _format(database) < _FORMAT:
+                database.execute("DROP TABLE IF EXISTS sizes")
                 database.execute(_TABLE)
                 database.execute(f"PRAGMA user_version = {_FORMAT}")
             database.execute("DELETE FROM sizes WHERE maker != ?", (self._maker,))
             database.executemany("DELETE FROM sizes WHERE key = ?", ((key,) for key in gone))
             database.executemany(
-                "INSERT OR REPLACE INTO sizes VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO sizes VALUES (?, ?, ?, ?, ?, ?)",
                 ((key, self._maker, *length) for key, length in new.items()),
             )
             database.execute("COMMIT")
@@ -161,7 +167,7 @@ def _format(database: sqlite3.Connection) -> int:
     import sqlite3
 
     (found,) = database.execute("PRAGMA user_version").fetchone()
-    if found not in (0, _FORMAT):
+    if not 0 <= found <= _FORMAT:
         raise sqlite3.NotSupportedError(f"format {found} is of another version")
     return int(found)
 

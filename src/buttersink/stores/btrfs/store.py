@@ -234,7 +234,13 @@ class BtrfsStore(Store):
                 for chunk in chunks:
                     length.feed(chunk)
                     if length.over:
-                        return Measurement(diff, length.so_far, length.commands, finished=False)
+                        return Measurement(
+                            diff,
+                            length.so_far,
+                            length.commands,
+                            finished=False,
+                            extents=length.extents,
+                        )
                     if left.is_set():
                         raise SendError("not measured", where=self.location, why="interrupted")
                     if len(chunk) < _FULL:
@@ -250,7 +256,7 @@ class BtrfsStore(Store):
                     if pair.lost_mode(each.origin, each.owner, each.group)
                 )
         used = tuple(uuid for uuid in diff.clones if uuid in length.clone_sources)
-        return Measurement(diff, size, length.commands, used)
+        return Measurement(diff, size, length.commands, used, extents=length.extents)
 
     def estimate(self, diffs: Sequence[Diff]) -> Iterator[tuple[Diff, int]]:
         """

@@ -1,0 +1,40 @@
+"""
+About how long it takes to measure a diff, and to send it, by what it consists of. No I/O here.
+
+A metadata-only send takes the kernel as long as its part of the real one. Most of that is to look,
+for each extent, for what else refers to it, which it might be cloned from (find_extent_clone in
+fs/btrfs/send.c): the longer, the more snapshots share it. This tells within a third how long that
+takes, for histories of 12 and of 200 snapshots; a clock would have each run measure something else.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from buttersink.catalogue import Measurement
+
+# Seconds of one processor: for anything at all, for a command, and for an extent beside that, times
+# the square root of how many snapshots may share it.
+_START, _COMMAND, _EXTENT = 3e-3, 30e-6, 14e-6
+_LOOKS = 30  # at all items of a snapshot's tree, while its full send is measured
+_TRANSFER = 15e-3  # seconds of sending anything at all: two processes, and a file system synced
+_CARRY_OUT = 60e-6  # seconds for a command at the other end
+_DATA = 500e6  # bytes in a second, from disk to disk
+
+
+def measuring(found: Measurement, sharing: int) -> float:
+    """Return for how many seconds one processor measures it; so many snapshots share its data."""
+    return _START + found.commands * _COMMAND + found.extents * _EXTENT * sqrt(sharing)
+
+
+def looking(full: Measurement, sharing: int) -> float:
+    """Return for how many seconds it reads how much data a snapshot holds, by its full send."""
+    return measuring(full, sharing) / _LOOKS
+
+
+def sending(found: Measurement, sharing: int) -> float:
+    """Return how many seconds sending a diff takes, to a disk or over a line as quick as one."""
+    carrying_out = found.commands * _CARRY_OUT + found.bytes / _DATA
+    return measuring(found, sharing) + carrying_out + _TRANSFER
