@@ -30,7 +30,7 @@ _PART = 100  # if it is also this part of all that is sent
 _MOST = 32  # sources to pick from; the kernel takes no longer for 58 than for one
 _OTHERS = 12  # of them from other branches and lineages
 _EACH = 64 * 1024  # bytes that a source has to save: as long as a stand-in for it takes
-_LINE = 60e6  # bytes that could be moved in a second instead, over a good line
+_LINE = 100e6  # bytes that a gigabit line moves in a second, instead
 
 
 class CloneSources:
