@@ -73,12 +73,13 @@ def chain(count: int) -> dict[tuple[int, int | None], int]:
 
 
 def everything_asked(survey: Survey, commands: int = 1, length: int = 1) -> list[Diff]:
-    """Return all that is asked for where each measurement has so many commands."""
+    """Return all that is asked for where each measurement has so many commands, all for data."""
     measuring, asked = Measuring(survey), list[Diff]()
     while batch := measuring.next():
         asked += batch
         for diff in batch:
-            measuring.learn(Measurement(diff, length if diff.parent else FULL, commands))
+            size = length if diff.parent else FULL
+            measuring.learn(Measurement(diff, size, commands, extents=commands))
     return asked
 
 
