@@ -18,6 +18,7 @@ out saves little.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from buttersink.catalogue import Diff, Exactness, Size
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from buttersink.planner.candidates import Pair
     from buttersink.planner.surveying import Survey
 
-_SHARE = 0.38  # of the time of sending is what all measurements may take,
-_CLONES = 0.08  # less what is left for looking for clone sources, where there may be some
+_SHARE = 0.36  # of the time of sending is what all measurements may take,
+_CLONES = 0.07  # less what is left for looking for clone sources, where there may be some,
+_PLANNING = 0.08  # and less so many seconds, which surveying and planning take
 _FURTHER = 0.07  # but this part of it those beyond the first, however dear those were,
 _ANYWAY = 0.02  # or so many seconds
 _SHOWN = 0.1  # and so much more what guesses show to be worth it,
@@ -101,7 +103,6 @@ class Measuring:
         self._may_look = False
         self._first = [(index, self._tree.before[index]) for index in sorted(self._made)]
         self._left: list[Pair] | None = None  # optional ones, the best last
-        self._too_dear = 0  # how many of those were not asked for
         self._alone = False  # the one that was asked for last, so that a processor is idle
         # Seconds: to send the first, to measure one of them, to look at all data of one; spent.
         self._sending = self._usual = self._look = self._spent = 0.0
@@ -115,7 +116,7 @@ class Measuring:
     @property
     def candidates(self) -> int:
         """How many diffs were found worth one."""
-        return self.asked + len(self._left or ()) + self._too_dear
+        return self.asked + len(self._left or ())
 
     @property
     def room(self) -> int:
@@ -227,18 +228,10 @@ class Measuring:
         """Return the most promising of what is left, as many as can be afforded."""
         if self._left is None:
             self._left = self._by_promise()
-        room = _BATCH if self._far else min(_BATCH, self._most - self.asked)
-        allowance = self._allowance
-        batch: list[Pair] = []
-        while self._left and len(batch) < room:
-            pair = self._left.pop()
-            time = self._search.time(pair[0])  # none if there are only guesses
-            if time > allowance:
-                self._too_dear += 1
-                continue
-            allowance -= time
-            batch.append(pair)
-        return batch
+        times = accumulate(self._search.time(to) for to, _ in reversed(self._left[-_BATCH:]))
+        affordable = sum(time <= self._allowance or not time for time in times)
+        room = len(self._left) if self._far else max(0, self._most - self.asked)
+        return [self._left.pop() for _ in range(min(affordable, room))]
 
     def _by_promise(self) -> list[Pair]:
         """
@@ -271,7 +264,7 @@ class Measuring:
         self._spent += time
         if self.asked <= len(self._made):  # what each snapshot grew out of: nearly the plan
             self._sending += timing.sending(measurement, sharing)
-            self._allowance = self._sending * self._share - self._spent
+            self._allowance = self._sending * self._share - _PLANNING - self._spent
             self._allowance = max(self._allowance, self._sending * _FURTHER, _ANYWAY)
             self._usual = self._spent / self.asked
             if not measurement.diff.parent:

@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from buttersink.catalogue import Measurement
 
-# Seconds of one processor: for anything at all, for a command, and for an extent beside that, times
-# the square root of how many snapshots may share it.
-_START, _COMMAND, _EXTENT = 3e-3, 30e-6, 14e-6
+# Seconds of one processor: for anything at all; for a command, which takes longer in larger trees,
+# times the fourth root of how many snapshots there are; for an extent beside that, times the square
+# root.
+_START, _COMMAND, _EXTENT = 2e-3, 8e-6, 14e-6
 _LOOKS = 30  # at all items of a snapshot's tree, while its full send is measured
 _TRANSFER = 15e-3  # seconds of sending anything at all: two processes, and a file system synced
-_CARRY_OUT = 60e-6  # seconds for a command at the other end
+_CARRY_OUT = 16e-6  # seconds for a command at the other end, times the same fourth root
 _DATA = 500e6  # bytes in a second, from disk to disk
 
 
 def measuring(found: Measurement, sharing: int) -> float:
     """Return for how many seconds one processor measures it; so many snapshots share its data."""
-    return _START + found.commands * _COMMAND + found.extents * _EXTENT * sqrt(sharing)
+    root = sqrt(sharing)
+    return _START + found.commands * _COMMAND * sqrt(root) + found.extents * _EXTENT * root
 
 
 def looking(full: Measurement, sharing: int) -> float:
@@ -36,5 +38,5 @@ def looking(full: Measurement, sharing: int) -> float:
 
 def sending(found: Measurement, sharing: int) -> float:
     """Return how many seconds sending a diff takes, to a disk or over a line as quick as one."""
-    carrying_out = found.commands * _CARRY_OUT + found.bytes / _DATA
-    return measuring(found, sharing) + carrying_out + _TRANSFER
+    carrying_out = found.commands * _CARRY_OUT * sqrt(sqrt(sharing))
+    return measuring(found, sharing) + carrying_out + found.bytes / _DATA + _TRANSFER
