@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -116,6 +117,27 @@ def finish(far: FarLocations, arguments: Sequence[Argument], kept: int) -> None:
     assert (result["status"], result["resumed_from"] or 0) == expected
 
 
+@contextmanager
+def cut_when_served(distant: FarLocations, count: int) -> Iterator[None]:
+    """
+    Have the line cut after so many bytes from when the server runs.
+
+    What was on its way when the line was cut before still comes through, and would be taken for the
+    login, which may take minutes.
+    """
+    line = distant.sshd.line
+    assert line
+
+    def cut() -> None:
+        wait_for(distant.servers)
+        line.cut_after(count)
+
+    with ThreadPoolExecutor(1) as thread:
+        cutting = thread.submit(cut)
+        yield
+        cutting.result()
+
+
 def test_ten_cuts_of_one_transfer(source: Path, destination: Path, distant: FarLocations) -> None:
     """The line goes dead at a random point of what is left, ten times, and says nothing of it."""
     line, random = distant.sshd.line, Random(10)
@@ -126,8 +148,8 @@ def test_ten_cuts_of_one_transfer(source: Path, destination: Path, distant: FarL
     with distant.program(*impatient()):
         for _cut in range(CUTS):
             before = line.acknowledged
-            line.cut_after(random.randrange(10_000, 4 * SEGMENT_BYTES))
-            done = run_raw(impatient("-q", "-e", *arguments), environment=distant.environment)
+            with cut_when_served(distant, random.randrange(10_000, 4 * SEGMENT_BYTES)):
+                done = run_raw(impatient("-q", "-e", *arguments), environment=distant.environment)
             assert done.returncode == 1, done
             assert line.is_cut
             arrived = line.acknowledged - before
