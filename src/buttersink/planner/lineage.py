@@ -55,6 +55,14 @@ class Ancestry:
             families[first[index]].append(index)
         return list(families.values())
 
+    def family_of(self) -> list[list[int]]:
+        """Return for each snapshot the family that it belongs to."""
+        found: list[list[int]] = [[] for _ in self.before]
+        for family in self.families():
+            for index in family:
+                found[index] = family
+        return found
+
     def below(self) -> list[list[int]]:
         """Return for each snapshot the indices of those that grew directly out of it."""
         below: list[list[int]] = [[] for _ in self.before]

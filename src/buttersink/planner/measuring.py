@@ -80,10 +80,7 @@ class Measuring:
         self._index: dict[Uuid | None, int] = {None: NONE}
         for index, snapshot in enumerate(self._tree.snapshots):
             self._index[snapshot.uuid] = index
-        self._sharing = [0] * len(self._tree.snapshots)
-        for family in self._tree.families():
-            for index in family:
-                self._sharing[index] = len(family)
+        self._sharing = [len(family) for family in self._tree.family_of()]
         self._made = frozenset(self._index[uuid] for uuid in goals)
         self._far = far
         self._most = max(_MOST_OF_FEW - _FOR_CLONES, _MOST * len(goals))

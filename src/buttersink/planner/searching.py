@@ -53,10 +53,7 @@ class Search:
     def __init__(self, tree: Ancestry, made: Collection[int], room: int) -> None:
         self._tree, self._made = tree, made
         self._lines = tree.lines()
-        self._family: list[list[int]] = [[] for _ in tree.before]
-        for family in tree.families():
-            for index in family:
-                self._family[index] = family
+        self._family = tree.family_of()
         self._sizes: dict[int, dict[int, int]] = defaultdict(dict)
         self._tried: dict[int, set[int]] = defaultdict(set)
         self._end: dict[int, int] = {}
