@@ -10,10 +10,10 @@ fixed number for each snapshot.
 
 A measurement takes as long as the kernel's part of the send, whose commands have to be carried out
 at the other end, too, its data moved and all of it made durable; and two are done at a time. So the
-first ones take a third of the time of sending or less (`python -m bench.real`). What turns out much
-dearer than what is known need not be measured to its end. Small histories and those of large files
-are measured whole, so their plan is the true minimum over all candidates; elsewhere what is left
-out saves little.
+first ones mostly take a third of the time of sending, or less (`python -m bench.real`). What turns
+out much dearer than what is known need not be measured to its end. Small histories and those of
+large files are measured whole, so their plan is the true minimum over all candidates; elsewhere
+what is left out saves little.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@ About how long it takes to measure a diff, and to send it, by what it consists o
 
 A metadata-only send takes the kernel as long as its part of the real one. Most of that is to look,
 for each extent, for what else refers to it, which it might be cloned from (find_extent_clone in
-fs/btrfs/send.c): the longer, the more snapshots share it. This tells within a third how long that
-takes, for histories of 12 and of 200 snapshots; a clock would have each run measure something else.
+fs/btrfs/send.c): the longer, the more snapshots share it. This is for histories of 12 and of 200
+snapshots about what it takes, and too little where files are cloned within them, by up to a half. A
+clock would have each run measure something else.
 """
 
 from __future__ import annotations

@@ -79,8 +79,9 @@ class RememberedSizes:
         if measurement.diff.clones:
             return
         key = self._key(measurement.diff, version)
-        _diff, size, commands, _clones, _remembered, finished, _problem, data = measurement
-        length = Length(size, commands, finished, data)
+        length = Length(
+            measurement.bytes, measurement.commands, measurement.finished, measurement.extents
+        )
         self._known[key] = self._new[key] = length
         if time.monotonic() - self._written >= _PAUSE:
             self.close()
