@@ -235,7 +235,7 @@ def measure_case(case: Case, directory: Path, runs: int, bucket: S3Location) -> 
 
         chosen = priced(chained.sent)[0]
         write_sizes(pairs.sizes, directory / "sizes.json")
-        least = pairs.cheapest(fewest_bytes, min(whole.bytes, chained.bytes))
+        least = pairs.cheapest(fewest_bytes, max(whole.bytes, chained.bytes))
         pairs.cheapest(lambda sizes: _price(priced(sizes)), chosen.price)
         write_sizes(pairs.sizes, directory / "sizes.json")
     best = priced({diff: found.bytes for diff, found in pairs.sizes.items()})[0]

@@ -73,7 +73,8 @@ class Measurement(NamedTuple):
     """
     The exact length in bytes of a diff's stream, and of how many commands it consists.
 
-    `extents` is how many of those are for a stretch of a file's data.
+    `extents` is how many of those are for a stretch of a file's data, and `own_clones` how many of
+    these clone one from the snapshot itself.
     `clones` are those of the diff's clone sources that the stream takes data from, in their order.
     `remembered` if that is known from an earlier run. Not `finished` if it has at least so many
     bytes and commands, and measuring was broken off. A `problem` says why it could not be measured.
@@ -87,6 +88,7 @@ class Measurement(NamedTuple):
     finished: bool = True
     problem: str = ""
     extents: int = 0
+    own_clones: int = 0
 
     @property
     def size(self) -> Size:

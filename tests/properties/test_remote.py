@@ -81,6 +81,7 @@ measurements = st.builds(
     finished=st.booleans(),
     problem=problems,
     extents=numbers,
+    own_clones=numbers,
 )
 stretches = st.builds(Stretch, st.integers(1, 2**40), st.binary(min_size=32, max_size=32))
 checkpoints = st.builds(

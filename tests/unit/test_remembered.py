@@ -46,7 +46,7 @@ def index(*found: Subvolume) -> Index:
 
 
 ONE, TWO, OUTSIDE = subvolume(1), subvolume(2), subvolume(100)
-FULL = Measurement(Diff(uuid(1), None), 1000, 10, extents=3)
+FULL = Measurement(Diff(uuid(1), None), 1000, 10, extents=3, own_clones=2)
 STEP = Measurement(Diff(uuid(2), uuid(1)), 100, 5)
 FROM_OUTSIDE = Measurement(Diff(uuid(2), uuid(100)), 101, 6)
 
@@ -374,7 +374,7 @@ def test_a_file_of_an_older_version_is_begun_anew(cache: Cache, told: list[str])
     os.makedirs(cache.directory, 0o700)
     database = sqlite3.connect(path_of(cache))
     database.execute("CREATE TABLE sizes (key BLOB PRIMARY KEY, bytes INTEGER)")
-    database.execute("PRAGMA user_version = 2")
+    database.execute("PRAGMA user_version = 3")
     database.close()
     assert recall(cache, FULL, there=index(ONE)) == [False]
     remember(cache, FULL, there=index(ONE))
@@ -444,8 +444,8 @@ def half_written(cache: Cache, tmp_path: Path) -> None:
     writer = sqlite3.connect(path_of(cache), isolation_level=None)
     writer.execute("PRAGMA cache_size = 1")
     writer.execute("BEGIN")
-    many = ((number.to_bytes(500, "big"), "maker", 1, 1, 1, 1) for number in range(1000))
-    writer.executemany("INSERT INTO sizes VALUES (?, ?, ?, ?, ?, ?)", many)
+    many = ((number.to_bytes(500, "big"), "maker", 1, 1, 1, 1, 1) for number in range(1000))
+    writer.executemany("INSERT INTO sizes VALUES (?, ?, ?, ?, ?, ?, ?)", many)
     shutil.copytree(directory(cache), tmp_path / "copy")
     writer.close()
     shutil.rmtree(cache.directory)
@@ -458,7 +458,7 @@ def test_what_is_no_size_is_not_believed(cache: Cache) -> None:
     database = sqlite3.connect(path_of(cache))
     with database:
         database.execute("UPDATE sizes SET bytes = 'many'")
-        database.execute("INSERT INTO sizes SELECT x'00', maker, 1, 1, 1, 1 FROM sizes")
+        database.execute("INSERT INTO sizes SELECT x'00', maker, 1, 1, 1, 1, 1 FROM sizes")
     database.close()
     assert recall(cache, FULL, there=index(ONE)) == [False]
     remember(cache, FULL, there=index(ONE))

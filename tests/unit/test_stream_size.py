@@ -72,9 +72,9 @@ def test_of_one_extent(path: bytes, size: int) -> None:
     assert size_of(stream) == len(real)
 
 
-def test_names_what_data_are_cloned_from() -> None:
+def test_counts_what_is_cloned_from_each_subvolume() -> None:
     clones = [clone(b"a" * length, bytes([length]) * 16) for length in (1, 2, 2, 200)]
-    assert looked_at(*clones).clone_sources == {bytes([n]) * 16 for n in (1, 2, 200)}
+    assert looked_at(*clones).clones == {bytes([n]) * 16: 1 + (n == 2) for n in (1, 2, 200)}
 
 
 def test_of_many_commands_in_any_order() -> None:

@@ -14,16 +14,24 @@ def test_measuring_takes_longer_with_commands_extents_and_sharing() -> None:
         timing.measuring(SMALL, 1),
         timing.measuring(SMALL._replace(commands=200), 1),
         timing.measuring(LONG, 1),
+        timing.measuring(LONG._replace(own_clones=100), 1),
         timing.measuring(LONG, 100),
     ]
     assert seconds == sorted(set(seconds))
 
 
-def test_sending_takes_longer_than_measuring_and_that_than_looking() -> None:
+def test_sending_takes_longer_than_measuring() -> None:
     for found in (SMALL, LONG):
         for sharing in (1, 1000):
-            measuring = timing.measuring(found, sharing)
-            assert timing.looking(found, sharing) < measuring < timing.sending(found, sharing)
+            assert timing.measuring(found, sharing) < timing.sending(found, sharing)
+
+
+def test_looking_takes_longer_with_snapshots_and_what_each_has_added() -> None:
+    added = LONG._replace(diff=Diff(Uuid(b"t" * 16), SMALL.diff.to))
+    looking = [timing.looking(LONG, 1), timing.looking(LONG, 10)]
+    assert looking == sorted(set(looking))
+    assert looking[0] < timing.measuring(LONG, 1)
+    assert 0 < timing.looking(added, 10) < looking[1]
 
 
 def test_sending_takes_longer_with_bytes() -> None:

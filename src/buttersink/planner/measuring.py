@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 _SHARE = 0.36  # of the time of sending is what all measurements may take,
 _CLONES = 0.07  # less what is left for looking for clone sources, where there may be some,
-_PLANNING = 0.08  # and less so many seconds, which surveying and planning take
-_FURTHER = 0.07  # but this part of it those beyond the first, however dear those were,
-_ANYWAY = 0.02  # or so many seconds
+_PLANNING = 0.04  # and less so many seconds, which surveying and planning take
+_FURTHER = 0.04  # but this part of it those beyond the first, however dear those were,
+_ANYWAY = 0.05  # or so many seconds
 _SHOWN = 0.1  # and so much more what guesses show to be worth it,
 _TOGETHER = 0.42  # but with that hardly more than this
 _AT_ONCE = 2  # measurements are done at a time, mostly
@@ -101,8 +101,9 @@ class Measuring:
         self._first = [(index, self._tree.before[index]) for index in sorted(self._made)]
         self._left: list[Pair] | None = None  # optional ones, the best last
         self._alone = False  # the one that was asked for last, so that a processor is idle
-        # Seconds: to send the first, to measure one of them, to look at all data of one; spent.
-        self._sending = self._usual = self._look = self._spent = 0.0
+        # Seconds: to send the first, to measure one of them, to look at all data; spent.
+        self._sending = self._usual = self._looks = self._spent = 0.0
+        self._known_whole = False  # how long that takes
         self._allowed = self._allowance = 0.0  # allowed beyond the first, and what is left of that
 
     @property
@@ -157,7 +158,7 @@ class Measuring:
         if self._first or self._left is not None:
             return ()
         if self._can_look() and (wholes := self._guessing.wholes(self._tree)):
-            self._allowance -= self._look * len(wholes)
+            self._allowance -= self._looks
             return self._diffs(wholes)
         while self._search_on():
             if new := self._guessing.about(self._ahead):
@@ -171,8 +172,8 @@ class Measuring:
 
     def _can_look(self) -> bool:
         """Return whether it is cheap to read how much data all snapshots hold."""
-        time = len(self._tree.snapshots) * self._look
-        return self._may_look and not self._far and 0 < time <= self._allowed / 4
+        may = self._may_look and self._known_whole and not self._far
+        return may and self._looks <= self._allowed / 4
 
     def _diffs(self, pairs: list[Pair]) -> tuple[Diff, ...]:
         return tuple(diff_of(self._tree, pair) for pair in pairs)
@@ -264,8 +265,8 @@ class Measuring:
             self._allowance = self._sending * self._share - _PLANNING - self._spent
             self._allowance = max(self._allowance, self._sending * _FURTHER, _ANYWAY)
             self._usual = self._spent / self.asked
-            if not measurement.diff.parent:
-                self._look = max(self._look, timing.looking(measurement, sharing))
+            self._looks += timing.looking(measurement, sharing)
+            self._known_whole |= not measurement.diff.parent
             self._allowed = self._allowance
         else:
             self._allowance -= busy if self._alone else time

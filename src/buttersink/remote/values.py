@@ -340,6 +340,7 @@ def measurement_json(found: Measurement) -> Json:
         "finished": found.finished,
         "problem": found.problem,
         "extents": found.extents,
+        "own_clones": found.own_clones,
     }
 
 
@@ -355,6 +356,7 @@ def measurement_from(document: object) -> Measurement:
         finished=fields.flag("finished"),
         problem=fields.text("problem"),
         extents=fields.number_or_none("extents") or 0,
+        own_clones=fields.number_or_none("own_clones") or 0,
     )
 
 

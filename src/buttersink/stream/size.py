@@ -21,6 +21,7 @@ Sizes are remembered between runs: a change to what comes out here needs another
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -110,7 +111,7 @@ class StreamSize:
         doubts: Files that may make the real stream longer; complete after `result`.
         surplus: Commands that the real stream may lack.
         owner_changes: Every CHOWN in the stream of what is in the parent.
-        clone_sources: UUIDs of the subvolumes that data are cloned from, its own among them.
+        clones: How many extents are cloned from each subvolume, its own among them, by UUID.
 
     """
 
@@ -119,7 +120,7 @@ class StreamSize:
         self.doubts: list[Doubt] = []
         self.surplus: list[Doubt] = []
         self.owner_changes: list[OwnerChange] = []
-        self.clone_sources: set[bytes] = set()
+        self.clones: Counter[bytes] = Counter()
         self.commands = self.extents = 0
         self._bytes = 0
         self._held = b""
@@ -228,7 +229,7 @@ class StreamSize:
         uuid = start + length + _ATTRIBUTE
         self.extents += 1
         self._extent(body[start : start + length], offset + size)
-        self.clone_sources.add(body[uuid : uuid + 16])
+        self.clones[body[uuid : uuid + 16]] += 1
         return 0
 
     def _truncate(self, body: bytes) -> int:

@@ -71,8 +71,15 @@ class RememberedSizes:
         length = None if diff.clones else self._known.get(self._key(diff, version))
         if length is None or not (length.finished or (limit is not None and length.bytes > limit)):
             return None
-        size, commands, finished, data = length
-        return Measurement(diff, size, commands, remembered=True, finished=finished, extents=data)
+        return Measurement(
+            diff,
+            length.bytes,
+            length.commands,
+            remembered=True,
+            finished=length.finished,
+            extents=length.extents,
+            own_clones=length.own_clones,
+        )
 
     def add(self, measurement: Measurement, version: int) -> None:
         """Remember what was measured, of a stream of a version, without clone sources."""
@@ -80,7 +87,11 @@ class RememberedSizes:
             return
         key = self._key(measurement.diff, version)
         length = Length(
-            measurement.bytes, measurement.commands, measurement.finished, measurement.extents
+            measurement.bytes,
+            measurement.commands,
+            measurement.finished,
+            measurement.extents,
+            measurement.own_clones,
         )
         self._known[key] = self._new[key] = length
         if time.monotonic() - self._written >= _PAUSE:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from buttersink.stores.base import Cache
 
-_FORMAT = 3  # of the table; a higher one is a newer program's
+_FORMAT = 4  # of the table; a higher one is a newer program's
 _PATIENCE = 0.5  # seconds to wait for another run that is writing; that takes milliseconds
 _DAMAGED = (1, 11, 26)  # SQLITE_ERROR: no such table, SQLITE_CORRUPT, SQLITE_NOTADB
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -32,12 +32,12 @@ _TABLE = """
 CREATE TABLE sizes (
     key BLOB PRIMARY KEY, maker TEXT NOT NULL,
     bytes INTEGER NOT NULL, commands INTEGER NOT NULL, finished INTEGER NOT NULL,
-    extents INTEGER NOT NULL
+    extents INTEGER NOT NULL, own_clones INTEGER NOT NULL
 ) WITHOUT ROWID"""
 _SELECT = """
-SELECT key, bytes, commands, finished, extents FROM sizes
+SELECT key, bytes, commands, finished, extents, own_clones FROM sizes
 WHERE maker = ? AND finished IN (0, 1) AND (typeof(key), typeof(bytes)) = ('blob', 'integer')
-AND (typeof(commands), typeof(extents)) = ('integer', 'integer')
+AND (typeof(commands), typeof(extents), typeof(own_clones)) = ('integer', 'integer', 'integer')
 """
 
 
@@ -48,6 +48,7 @@ class Length(NamedTuple):
     commands: int
     finished: bool = True
     extents: int = 0
+    own_clones: int = 0
 
 
 class SizeFile:
@@ -79,8 +80,8 @@ class SizeFile:
             if _format(database) == _FORMAT:
                 rows = database.execute(_SELECT, (self._maker,))
                 return {
-                    key: Length(size, count, bool(all_), extents)
-                    for key, size, count, all_, extents in rows
+                    key: Length(size, commands, bool(finished), *extents)
+                    for key, size, commands, finished, *extents in rows
                 }
         return {}
 
@@ -97,7 +98,7 @@ class SizeFile:
             database.execute("DELETE FROM sizes WHERE maker != ?", (self._maker,))
             database.executemany("DELETE FROM sizes WHERE key = ?", ((key,) for key in gone))
             database.executemany(
-                "INSERT OR REPLACE INTO sizes VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO sizes VALUES (?, ?, ?, ?, ?, ?, ?)",
                 ((key, self._maker, *length) for key, length in new.items()),
             )
             database.execute("COMMIT")

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from buttersink.stores.base import Cache
     from buttersink.stores.btrfs.remembered import RememberedSizes
     from buttersink.stores.btrfs.writing import Writer
-    from buttersink.stream import Checkpoint, Rewriter
+    from buttersink.stream import Checkpoint, Rewriter, StreamSize
 
 
 _LOOK = "cannot look at the snapshot"  # which may be deleted as soon as the kernel has sent it
@@ -234,13 +234,7 @@ class BtrfsStore(Store):
                 for chunk in chunks:
                     length.feed(chunk)
                     if length.over:
-                        return Measurement(
-                            diff,
-                            length.so_far,
-                            length.commands,
-                            finished=False,
-                            extents=length.extents,
-                        )
+                        return _measurement(diff, length.so_far, length, finished=False)
                     if left.is_set():
                         raise SendError("not measured", where=self.location, why="interrupted")
                     if len(chunk) < _FULL:
@@ -255,8 +249,7 @@ class BtrfsStore(Store):
                     for each in length.owner_changes
                     if pair.lost_mode(each.origin, each.owner, each.group)
                 )
-        used = tuple(uuid for uuid in diff.clones if uuid in length.clone_sources)
-        return Measurement(diff, size, length.commands, used, extents=length.extents)
+        return _measurement(diff, size, length)
 
     def estimate(self, diffs: Sequence[Diff]) -> Iterator[tuple[Diff, int]]:
         """
@@ -464,6 +457,20 @@ def _is_snapshot(path: bytes, *, follow: bool) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def _measurement(
+    diff: Diff, size: int, found: StreamSize, *, finished: bool = True
+) -> Measurement:
+    return Measurement(
+        diff,
+        size,
+        found.commands,
+        tuple(uuid for uuid in diff.clones if uuid in found.clones),
+        finished=finished,
+        extents=found.extents,
+        own_clones=found.clones[diff.to],
+    )
 
 
 def _rewritten(
