@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from buttersink.planner.candidates import Pair
     from buttersink.planner.surveying import Survey
 
-_SHARE = 0.36  # of the time of sending is what all measurements may take,
-_CLONES = 0.07  # less what is left for looking for clone sources, where there may be some,
+_SHARE = 0.40  # of the time of sending is what all measurements may take,
+_CLONES = 0.08  # less what is left for looking for clone sources, where there may be some,
 _PLANNING = 0.04  # and less so many seconds, which surveying and planning take
 _FURTHER = 0.04  # but this part of it those beyond the first, however dear those were,
 _ANYWAY = 0.05  # or so many seconds
 _SHOWN = 0.1  # and so much more what guesses show to be worth it,
-_TOGETHER = 0.42  # but with that hardly more than this
+_TOGETHER = 0.44  # but with that hardly more than this
 _AT_ONCE = 2  # measurements are done at a time, mostly
 _TO_SEARCH = 0.5  # part of the allowance that the search may use where guesses find more
 _BATCH = 16  # most further measurements between two looks at what they have cost
