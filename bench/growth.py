@@ -17,6 +17,7 @@ import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,10 @@ class Row:
 
 
 def planned(
-    history: History, weights: Weights, size: Callable[[Diff], int]
+    history: History,
+    weights: Weights,
+    size: Callable[[Diff], int],
+    newer: Callable[[Diff], int],
 ) -> tuple[Plan, Measuring]:
     """Plan as a sync does, with an empty destination."""
     source = Catalogue(history.snapshots, lineage=history.lineage)
@@ -58,7 +62,7 @@ def planned(
     while True:
         if questions := measuring.questions():
             for pair in questions:
-                measuring.look(pair, size(pair))
+                measuring.look(pair, newer(pair))
         elif pairs := measuring.next():
             for pair in pairs:
                 length = size(pair)
@@ -70,15 +74,18 @@ def planned(
 def row(kind: str, count: int, keeps_diffs: bool) -> Row:  # noqa: FBT001  a row's columns
     """Time one plan."""
     history, weights = make(kind, count, 1), Weights(keeps_diffs=keeps_diffs)
-    sizes: dict[Diff, int] = {}
 
-    def counted(pair: Diff) -> int:
-        sizes[pair] = history.size(pair.parent, pair.to)
-        return sizes[pair]
+    @cache
+    def size(pair: Diff) -> int:
+        return history.size(pair.parent, pair.to)
 
-    planned(history, weights, counted)
+    @cache
+    def newer(pair: Diff) -> int:
+        return history.newer(pair.parent, pair.to)
+
+    planned(history, weights, size, newer)
     start = time.process_time()
-    plan, measuring = planned(history, weights, sizes.__getitem__)
+    plan, measuring = planned(history, weights, size, newer)
     seconds = time.process_time() - start
     above = plan.cost / plan.cost_bound - 1
     return Row(kind, count, keeps_diffs, seconds, peak(), measuring.asked, above)

@@ -82,15 +82,28 @@ class History:
         moved = sum(compress(new.weights, map(and_, changed, new.present)))
         return _HEADER + _METADATA * changed.count(1) + moved
 
+    def newer(self, parent: Uuid | None, to: Uuid) -> int:
+        """Return the bytes of a snapshot that were written after another one was made, or all."""
+        new = self._maps[to]
+        old = self._maps[parent] if parent is not None else None
+        if old is None or old.weights is not new.weights:
+            return new.full
+        return sum(compress(new.weights, (version > old.written for version in new.versions)))
+
 
 @dataclass(frozen=True, slots=True)
 class _Map:
-    """The block map of one snapshot; `weights` is one list for all of a subvolume."""
+    """
+    The block map of one snapshot.
+
+    `weights` is one list for all of a subvolume. Up to version `written` all was written before.
+    """
 
     weights: list[int]
     versions: array[int]
     present: bytes
     full: int
+    written: int
 
 
 @dataclass(slots=True)
@@ -110,6 +123,7 @@ class _Taken:
     line: _Line
     step: int
     versions: array[int]
+    written: int
 
 
 @dataclass(slots=True)
@@ -177,6 +191,9 @@ class _Volume:
         start = self.chance.randrange(len(old))
         line.versions[start : start + 3] = old[start : start + 3]
 
+    def _snapshot(self, line: _Line, step: int) -> _Taken:
+        return _Taken(self.new_uuid(), line, step, array("i", line.versions), self.last_write)
+
     def roll_back(self) -> None:
         """Go on from an older snapshot: near ones more often than far ones."""
         back = int(min(self.chance.paretovariate(self.habits.back) * 3, len(self.taken)))
@@ -195,7 +212,7 @@ class _Volume:
         for step in range(steps):
             line = self.chance.choice(self.lines[-heads:])
             self.change(line)
-            self.taken.append(_Taken(self.new_uuid(), line, step, array("i", line.versions)))
+            self.taken.append(self._snapshot(line, step))
             if self.chance.random() < rollbacks * self.habits.rollbacks:
                 self.roll_back()
             if keep is not None and step >= _YOUNG and self.taken[-_YOUNG].step not in keep:
@@ -292,7 +309,7 @@ def _as_map(taken: _Taken, weights: list[int]) -> _Map:
     versions.extend([0] * (len(weights) - len(versions)))
     present = bytes(map(bool, versions))
     full = sum(compress(weights, present)) + _METADATA * sum(present)
-    return _Map(weights, versions, present, full)
+    return _Map(weights, versions, present, full, taken.written)
 
 
 def measured_pairs(history: History, *, scale: int = 1) -> list[Diff]:
@@ -307,7 +324,7 @@ def measured_pairs(history: History, *, scale: int = 1) -> list[Diff]:
     while True:
         if questions := measuring.questions():
             for diff in questions:
-                measuring.look(diff, history.size(diff.parent, diff.to) * scale)
+                measuring.look(diff, history.newer(diff.parent, diff.to) * scale)
             continue
         if not (batch := measuring.next()):
             return known

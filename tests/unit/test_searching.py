@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from buttersink.catalogue import Snapshot, Uuid
 from buttersink.planner.lineage import NONE, ancestry
 from buttersink.planner.searching import Search
@@ -30,6 +32,7 @@ def searched(
     size: Callable[[int, int], int],
     room: int,
     allowance: int = 10**9,
+    newer: Callable[[Pair], int | None] | None = None,
 ) -> tuple[Search, list[Pair]]:
     """Answer all that is asked, after each snapshot's diff from what it grew out of."""
     tree = ancestry(snapshots, {})
@@ -37,6 +40,8 @@ def searched(
     asked: list[Pair] = []
     for to, parent in enumerate(tree.before):
         search.learn((to, parent), size(to, parent) if parent != NONE else FULL, WORK)
+    if newer:
+        search.begin_near(newer)
     while batch := search.next(room - len(asked), allowance - WORK * len(asked)):
         asked += batch
         for to, parent in batch:
@@ -73,6 +78,46 @@ def test_a_branch_finds_where_it_began_with_few_tries() -> None:
     search, asked = searched(snapshots, forked, room=20)
     assert abs(search.origins()[300] - 137) <= 20
     assert len(asked) <= 20
+
+
+def written(pair: Pair) -> int:
+    """Return the data of 300 that are newer, where it has some of every snapshot up to 137."""
+    _to, older = pair
+    return 500 + 1000 * max(0, 137 - older)
+
+
+def brought_back(pair: Pair) -> int:
+    """Return the same where it also has files of 230 and 260, and 50 left nothing in it."""
+    _to, older = pair
+    back = sum(9000 for source in (230, 260) if source > older)
+    return written((300, 50 if older == 49 else older)) + back
+
+
+@pytest.mark.parametrize("newer", [written, brought_back])
+def test_by_the_age_of_its_data_a_branch_finds_soon_where_it_began(
+    newer: Callable[[Pair], int],
+) -> None:
+    snapshots = [*line(300), *line(20, parent=b"B", start=1000)]
+    search, asked = searched(snapshots, forked, room=20, newer=newer)
+    assert abs(asked[0][1] - 137) <= 137 * 0.1
+    assert abs(search.origins()[300] - 137) <= 1
+    assert len(asked) <= 20
+
+
+def test_where_no_ages_are_told_the_search_begins_without() -> None:
+    snapshots = [*line(300), *line(20, parent=b"B", start=1000)]
+    _, blind = searched(snapshots, forked, room=960)
+    _, asked = searched(snapshots, forked, room=960, newer=lambda _pair: None)
+    assert asked == blind
+
+
+def test_ages_are_of_interest_until_it_has_begun() -> None:
+    tree = ancestry([*line(30), *line(5, parent=b"B", start=1000)], {})
+    search = Search(tree, range(35), room=90)
+    assert {to for to, _older in search.ages()} == {30}
+    assert {2, 28, 29} <= {older for _to, older in search.ages()} <= {*range(30)}
+    search.next(1, 10**9)
+    assert search.ages() == []
 
 
 def test_no_more_is_tried_than_may_be_worked() -> None:

@@ -114,6 +114,10 @@ class Guessing:
         """Take a size in bytes, whoever asked for it."""
         self._sizes[pair] = length
 
+    def newer(self, pair: Pair) -> int | None:
+        """Return how many bytes of data are newer than the parent, if that was told."""
+        return self._newer.get(pair)
+
     def least(self, pair: Pair) -> int:
         """Return about how many bytes a diff has at least, as far as is known."""
         to, parent = pair

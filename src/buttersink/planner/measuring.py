@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from buttersink.planner.candidates import Pair
     from buttersink.planner.surveying import Survey
 
-_SHARE = 0.40  # of the time of sending is what all measurements may take,
-_CLONES = 0.08  # less what is left for looking for clone sources, where there may be some,
+_SHARE = 0.36  # of the time of sending is what all measurements may take,
+_CLONES = 0.06  # less what is left for looking for clone sources, where there may be some,
 _PLANNING = 0.04  # and less so many seconds, which surveying and planning take
 _FURTHER = 0.04  # but this part of it those beyond the first, however dear those were,
 _ANYWAY = 0.05  # or so many seconds
 _SHOWN = 0.1  # and so much more what guesses show to be worth it,
-_TOGETHER = 0.44  # but with that hardly more than this
+_TOGETHER = 0.42  # but with that hardly more than this
 _AT_ONCE = 2  # measurements are done at a time, mostly
 _TO_SEARCH = 0.5  # part of the allowance that the search may use where guesses find more
 _BATCH = 16  # most further measurements between two looks at what they have cost
@@ -160,15 +160,23 @@ class Measuring:
         if self._can_look() and (wholes := self._guessing.wholes(self._tree)):
             self._allowance -= self._looks
             return self._diffs(wholes)
+        if ages := self._guessing.about(self._search.ages()):
+            return self._diffs(ages)
+        self._search.begin_near(self._guessing.newer)
+        new = self._about_tries()
+        if not self._ahead and self._can_look() and self._guessing.pays:
+            new = self._guessing.about_all(self._tree.rehung(self._search.origins()))
+        return self._diffs(new)
+
+    def _about_tries(self) -> list[Pair]:
+        """Return questions about what the search wants to know next, all but what is hopeless."""
         while self._search_on():
             if new := self._guessing.about(self._ahead):
-                return self._diffs(new)
+                return new
             self._ahead = [pair for pair in self._ahead if not self._is_hopeless(pair)]
             if self._ahead:
-                return ()
-        if not self._can_look() or not self._guessing.pays:
-            return ()
-        return self._diffs(self._guessing.about_all(self._tree.rehung(self._search.origins())))
+                break
+        return []
 
     def _can_look(self) -> bool:
         """Return whether it is cheap to read how much data all snapshots hold."""

@@ -5,7 +5,9 @@ After thinning, the snapshot that a branch began from is mostly gone, and with i
 where the branch belongs: it follows what was latest then only as a guess. But a diff from near the
 place where it forked off is small. So each snapshot of guessed origin is tried from older ones at
 growing distances in time, and then half-way between the best found and their known neighbours, in
-time and along the line of each, until all around the best is known. What costs most is searched
+time and along the line of each, until all around the best is known. Where it is told how old its
+data are that begins near the place where it seems to have forked off: it has data written between
+any two snapshots that it grew out of, and next to none from later. What costs most is searched
 first. Then what would still cost a good part of the whole (what returns after long absence is near
 something old) is searched likewise, among newer snapshots too, if first tries find anything better.
 
@@ -17,14 +19,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict, deque
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
 from buttersink.planner.arborescence import minimum_arborescence
 from buttersink.planner.lineage import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from buttersink.planner.candidates import Pair
     from buttersink.planner.lineage import Ancestry
@@ -37,6 +39,8 @@ _PLANS = 4  # times to look what is still dear
 _DEAR = 100  # a diff over this part of the whole is worth a search
 _PART = 8  # if it is also over this part of a full send
 _SPARSE = 3  # least ratio between the distances first tried for those
+_FINE = 1.1  # ratio between the distances of which it is asked how much data is newer
+_WRITTEN = 2  # data from a time weigh so many times as much as that there are none
 
 
 class Search:
@@ -65,6 +69,29 @@ class Search:
         self._open: set[int] = set()
         self._before: dict[int, int] = {}
         self._ready: deque[Pair] | None = None
+        self._forks: dict[int, int] = {}
+
+    def ages(self) -> list[Pair]:
+        """Return, until it has begun, of what it helps to know how much data is newer."""
+        if self._ready is not None:
+            return []
+        return [(index, older) for index in self._guessed for older in self._older(index)]
+
+    def _older(self, index: int) -> list[int]:
+        """Return some of the older ones of a snapshot's family, in time."""
+        family = self._family[index]
+        here = bisect_left(family, index)
+        return [family[here - distance] for distance in reversed(growing(here, _FINE))]
+
+    def begin_near(self, newer: Callable[[Pair], int | None]) -> None:
+        """Begin where snapshots seem to have forked off, by how many bytes are newer than what."""
+        if self._ready is not None:
+            return
+        for index in self._guessed:
+            told = [(older, newer((index, older))) for older in self._older(index)]
+            known = [(older, length) for older, length in told if length is not None]
+            if known:
+                self._forks[index] = _fork(known)
 
     def learn(self, pair: Pair, length: int, time: float) -> None:
         """Take a size in bytes, whoever asked for it, and the seconds that it took."""
@@ -141,7 +168,9 @@ class Search:
     def _outwards(self, index: int, end: int, ratio: float) -> Iterator[Pair]:
         """Yield pairs that make a snapshot, from others at growing distances in time."""
         family = self._family[index]
-        here = bisect_left(family, index)
+        here = bisect_left(family, self._forks.get(index, index))
+        if family[here] < index:
+            yield index, family[here]
         for distance in growing(max(here, len(family) - here), ratio):
             if distance <= here:
                 yield index, family[here - distance]
@@ -216,6 +245,16 @@ class Search:
                 sizes.append(size)
         entering = minimum_arborescence(len(made) + 1, tails, heads, sizes)
         return {index: sizes[entering[head]] for index, head in node.items() if self._sizes[index]}
+
+
+def _fork(newer: Sequence[tuple[int, int]]) -> int:
+    """Return the last of some snapshots, in time, that one seems to have grown out of."""
+    fork, score, best = newer[0][0], 0, 0
+    for (_, before), (snapshot, after) in pairwise(newer):
+        score += _WRITTEN if after < before else -1
+        if score >= best:
+            fork, best = snapshot, score
+    return fork
 
 
 def _halves(way: Sequence[int], at: int, tried: Iterable[int], end: int) -> Iterator[int]:

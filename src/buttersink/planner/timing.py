@@ -42,5 +42,5 @@ def looking(found: Measurement, sharing: int) -> float:
 
 def sending(found: Measurement, sharing: int) -> float:
     """Return how many seconds sending a diff takes, to a disk or over a line as quick as one."""
-    carrying_out = found.commands * _CARRY_OUT * sharing**0.75
+    carrying_out = found.commands * _CARRY_OUT * sqrt(sharing) * sqrt(sqrt(sharing))
     return measuring(found, sharing) + carrying_out + found.bytes / _DATA + _TRANSFER

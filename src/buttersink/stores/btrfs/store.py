@@ -459,9 +459,7 @@ def _is_snapshot(path: bytes, *, follow: bool) -> bool:
         os.close(fd)
 
 
-def _measurement(
-    diff: Diff, size: int, found: StreamSize, *, finished: bool = True
-) -> Measurement:
+def _measurement(diff: Diff, size: int, found: StreamSize, *, finished: bool = True) -> Measurement:
     return Measurement(
         diff,
         size,
