@@ -23,7 +23,8 @@ _START, _COMMAND, _EXTENT, _OWN_CLONE = 2e-3, 8e-6, 14e-6, 1.8e-6
 _LOOKS = 30  # at all items of a snapshot's tree, while its full send is measured,
 _ADDED = 40e-9  # and seconds for each extent that a diff has since added to a family
 _TRANSFER = 15e-3  # seconds of sending anything at all: two processes, and a file system synced
-_CARRY_OUT = 1.2e-6  # seconds for a command at the other end, times both roots
+_CARRY_OUT = 1.2e-6  # seconds for a command at the other end, times both roots,
+_SEEN = 200  # of no more snapshots than there were: a guess beyond that might be far too much
 _DATA = 500e6  # bytes in a second, from disk to disk
 
 
@@ -42,5 +43,6 @@ def looking(found: Measurement, sharing: int) -> float:
 
 def sending(found: Measurement, sharing: int) -> float:
     """Return how many seconds sending a diff takes, to a disk or over a line as quick as one."""
-    carrying_out = found.commands * _CARRY_OUT * sqrt(sharing) * sqrt(sqrt(sharing))
+    root = sqrt(min(sharing, _SEEN))
+    carrying_out = found.commands * _CARRY_OUT * root * sqrt(root)
     return measuring(found, sharing) + carrying_out + found.bytes / _DATA + _TRANSFER
